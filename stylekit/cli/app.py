@@ -1,0 +1,106 @@
+"""The commands put together, and the one place where errors become sentences and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from stylekit import __version__
+from stylekit.cli import assets, console, data, project, recipes, results, training
+from stylekit.cli.console import Outcome
+from stylekit.cli.options import EVERYWHERE
+
+app = typer.Typer(
+    name="stylekit",
+    help="A hundred pictures of a style become a fast portrait stylizer that you own.",
+    epilog="Start here: stylekit run demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stylekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+for verb in (
+    project.doctor,
+    project.init,
+    data.gen_data,
+    data.align,
+    training.train,
+    training.run,
+    results.evaluate,
+    results.export,
+    results.stylize,
+    results.publish,
+):
+    app.command(epilog=EVERYWHERE, name={"evaluate": "eval"}.get(verb.__name__))(verb)
+app.add_typer(recipes.app, name="recipe")
+app.add_typer(assets.app, name="assets")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line and return its exit code.
+
+    Args:
+        arguments: What follows `stylekit`; the process's own by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    debug, as_json = ("--debug" in given[:end]), ("--json" in given[:end])
+    given = [part for part in given[:end] if part not in ("--debug", "--json")] + given[end:]
+    console.show_log()
+    try:
+        if as_json:
+            with redirect_stdout(sys.stderr):
+                result = app(given, prog_name="stylekit", standalone_mode=False)
+        else:
+            result = app(given, prog_name="stylekit", standalone_mode=False)
+        if isinstance(result, Outcome):
+            print(console.to_json(result.data) if as_json else result.text, flush=True)
+            return result.exit_code
+        if result == console.INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+            return _fail(*console.describe(KeyboardInterrupt()), as_json)
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own flush at exit stays silent
+        return 1
+    except TyperException as error:
+        if not error.format_message():  # a bare command: its help was shown
+            return error.exit_code
+        context = getattr(error, "ctx", None)
+        hint = f"Run: {context.command_path} --help" if context else ""
+        return _fail(error.format_message(), hint, error.exit_code, as_json)
+    except Exception as error:
+        if debug:
+            console.show_traceback(error)
+        return _fail(*console.describe(error), as_json)
+
+
+def _fail(message: str, hint: str, exit_code: int, as_json: bool) -> int:
+    console.show_error(message, hint)
+    if as_json:
+        print(console.to_json({"error": message, "hint": hint, "exit_code": exit_code}), flush=True)
+    return exit_code
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and leave with its exit code."""
+    sys.exit(run())

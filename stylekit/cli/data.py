@@ -1,0 +1,117 @@
+"""`stylekit gen-data` and `stylekit align`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from stylekit.cli import console
+from stylekit.cli.console import Outcome
+from stylekit.cli.options import BatchSize, Output, Seed, Sets, Style, choose_recipe, keep_recipe, overrides
+from stylekit.config.load import load_recipe, style_recipe
+from stylekit.config.schema import Recipe
+from stylekit.paths import Workspace, slug
+
+_DEMO = "demo"
+
+
+def gen_data(
+    prompt: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help='The style in a few words: "archer style".')] = None,
+    *,
+    style: Style = None,
+    engine: Annotated[
+        Literal["diffusers", "dicebear", "folder"] | None, typer.Option("--engine", help="What makes them.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model id, a drawing style, or a folder; see the recipe.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", help="Pictures to make.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="How closely the prompt is followed.")] = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="What the pictures should not show.")] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Side in pixels.")] = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    resume: Annotated[bool, typer.Option("--resume/--fresh", help="Keep the pictures already made, or begin anew.")] = True,
+    sets: Sets = None,
+) -> Outcome:
+    """Make the cartoon faces of a style, aligned and with a contact sheet."""
+    flags = {
+        "seed": seed,
+        "generate.engine": engine,
+        "generate.model": model,
+        "generate.count": count,
+        "generate.steps": steps,
+        "generate.guidance": guidance,
+        "generate.negative": negative,
+        "generate.size": size,
+        "generate.batch_size": batch_size,
+    }
+    workspace = Workspace()
+    recipe = _recipe_to_draw(prompt, style, overrides(flags, sets), workspace)
+
+    from stylekit.generate.api import gen_data as generate
+    from stylekit.generate.prompts import portrait_prompt
+
+    if prompt is not None and recipe.generate.prompt is None and recipe.generate.engine == "diffusers":
+        written = recipe.generate.model_copy(update={"prompt": portrait_prompt(prompt)})
+        recipe = recipe.model_copy(update={"generate": written})
+    report = generate(prompt, recipe=recipe, workspace=workspace, resume=resume, progress=console.progress())
+    keep_recipe(recipe, workspace)
+    aligned = report.aligned
+    lines = [f"{report.style}: {report.made} pictures made, {report.kept} kept, {len(report.skipped)} failed; {report.folder}"]
+    if aligned:
+        lines.append(f"{aligned.used} faces aligned, {aligned.rejected} left out, {len(aligned.unreadable)} unreadable")
+        lines.append(f"Look at them: {report.contact_sheet}")
+    lines += [f"failed: {name}" for name in report.skipped]
+    return Outcome(report, "\n".join(lines), console.PART_FAILED if report.skipped else 0)
+
+
+def _recipe_to_draw(prompt: str | None, style: str | None, changes: list[str], workspace: Workspace) -> Recipe:
+    if style is None and prompt is not None:
+        return style_recipe(slug(prompt), changes, workspace)
+    if style is None and workspace.current_style() is None:
+        recipe = load_recipe(_DEMO, changes, workspace)
+        console.show_note(f"No style was named, so this is the demo: {recipe.style}, drawn by {recipe.generate.engine}.")
+        return recipe
+    return choose_recipe(style, changes, workspace)
+
+
+def align(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A folder of pictures, or asset:NAME.")],
+    *,
+    kind: Annotated[Literal["photo", "cartoon"], typer.Option("--kind", help="What the pictures are.")] = "photo",
+    output: Output = None,
+    style: Style = None,
+    landmarks: Annotated[Literal["mesh"] | None, typer.Option("--landmarks", help="How the points of a face are found.")] = None,
+    template: Annotated[Literal["dctnet", "ffhq"] | None, typer.Option("--template", help="How a face is cropped.")] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the crops in pixels.")] = None,
+    seed: Seed = None,
+    sets: Sets = None,
+) -> Outcome:
+    """Find, crop and judge the faces of pictures: photographs for training, or the cartoons of a style."""
+    workspace = Workspace()
+    flags = {"seed": seed, "align.landmarks": landmarks, "align.template": template, "align.size": size}
+    changes = overrides(flags, sets)
+    if kind == "photo" and style is None and workspace.current_style() is None:
+        recipe = style_recipe("photos", changes, workspace)
+    else:
+        recipe = choose_recipe(style, changes, workspace)
+
+    from stylekit.data.prepare import align as align_faces
+
+    report = align_faces(
+        source,
+        kind=kind,
+        output=output or (workspace.photo_set(source) if kind == "photo" else workspace.style(recipe.style)),
+        recipe=recipe.align,
+        seed=recipe.seed,
+        eval_fraction=recipe.photos.eval_fraction,
+        progress=console.progress(),
+    )
+    lines = [f"{report.used} faces aligned, {report.rejected} left out, {len(report.unreadable)} unreadable"]
+    lines += [f"left out, {reason}: {number}" for reason, number in report.reasons.items()]
+    lines += [f"unreadable: {name}: {problem}" for name, problem in report.unreadable.items()]
+    lines.append(f"Look at them: {report.contact_sheet}")
+    return Outcome(report, "\n".join(lines), console.PART_FAILED if report.unreadable else 0)

@@ -1,0 +1,101 @@
+"""`stylekit eval`, `export`, `stylize` and `publish`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+from stylekit.cli import console
+from stylekit.cli.console import Outcome
+from stylekit.cli.options import BatchSize, Device, Output, Style
+from stylekit.config.load import style_recipe
+from stylekit.paths import Workspace, slug
+
+Run = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="A run or checkpoint folder; else the style's newest run.")
+]
+
+
+def evaluate(
+    style: Style = None,
+    run: Run = None,
+    output: Output = None,
+    protocol: Annotated[str, typer.Option("--protocol", help="Under which conditions.")] = "starter-v1",
+    batch_size: BatchSize = None,
+) -> Outcome:
+    """Measure the style on the held-out photographs: KID, FID and ID, with the protocol named."""
+    from stylekit.engine.evaluate import evaluate as measure
+    from stylekit.metrics.report import table
+
+    report = measure(run, style=style, protocol=protocol, output=output, batch_size=batch_size or 16, progress=console.progress())
+    return Outcome(report, table(report), console.PART_FAILED if report.skipped else 0)
+
+
+def export(
+    style: Style = None,
+    run: Run = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", metavar="NAME", help="onnx, safetensors or torchscript; may be repeated.")
+    ] = None,
+    output: Output = None,
+) -> Outcome:
+    """Write the style as a bundle for use elsewhere, each network compared with the trained one."""
+    from stylekit.export import export as build
+    from stylekit.export.build import Format
+
+    report = build(run or style, formats=cast("list[Format] | None", formats), output=output, progress=console.progress())
+    lines = [
+        f"{kind}: at most {parity.max_levels:.3g} of 255 levels from the trained network"
+        for kind, parity in report.parity.items()
+    ]
+    return Outcome(report, "\n".join([*lines, f"{report.path}"]))
+
+
+def stylize(
+    inputs: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.")],
+    *,
+    style: Style = None,
+    output: Output = None,
+    mode: Annotated[Literal["full", "face"], typer.Option("--mode", help="The whole picture, or each face's crop.")] = "full",
+    size: Annotated[
+        int | None, typer.Option("--size", help="full: short side the network sees; face: side of the crops.")
+    ] = None,
+    file_format: Annotated[Literal["png", "jpg", "webp"], typer.Option("--format", help="Of the files in a folder.")] = "png",
+    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="For jpg and webp.")] = 92,
+    device: Device = None,
+) -> Outcome:
+    """Stylize pictures."""
+    from stylekit.stylize import stylize as draw
+
+    report = draw(
+        inputs,
+        style=style,
+        output=output,
+        mode=mode,
+        size=size,
+        file_format=file_format,
+        quality=quality,
+        device=device or "auto",
+        progress=console.progress(),
+    )
+    lines = [f"{path}" for file in report.done for path in file.outputs]
+    lines += [f"no face found: {path}" for path in report.faceless]
+    lines += [f"failed: {reason}" for reason in report.failed.values()]
+    return Outcome(report, "\n".join(lines), report.exit_code)
+
+
+def publish(
+    style: Style = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="PLACE", help="dir:FOLDER; else what the recipe says.")] = None,
+    licence: Annotated[str | None, typer.Option("--license", metavar="SPDX", help="Licence of the published style.")] = None,
+) -> Outcome:
+    """Publish the style with its card and licence."""
+    from stylekit.publish import publish as publish_style
+
+    workspace = Workspace()
+    name = style or workspace.current_style()
+    place = to or (style_recipe(slug(Path(name).stem), workspace=workspace).publish.to if name else "dir:exports")
+    report = publish_style(style, to=place, licence=licence, progress=console.progress())
+    return Outcome(report, f"{report.path}")

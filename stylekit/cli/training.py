@@ -1,0 +1,93 @@
+"""`stylekit train` and `stylekit run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stylekit.cli import console
+from stylekit.cli.console import Outcome
+from stylekit.cli.options import (
+    BatchSize,
+    Device,
+    MaxSteps,
+    MixedPrecision,
+    ReportTo,
+    Resume,
+    Seed,
+    Sets,
+    Style,
+    choose_recipe,
+    keep_recipe,
+    overrides,
+)
+from stylekit.config.load import load_recipe
+from stylekit.paths import Workspace, slug
+
+
+def train(
+    *,
+    style: Style = None,
+    cartoons: Annotated[Path | None, typer.Option("--cartoons", metavar="DIR", help="Your own pictures of the style.")] = None,
+    photos: Annotated[str | None, typer.Option("--photos", metavar="DIR", help="Photographs, or asset:NAME.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="How the style is learned.")] = None,
+    preset: Annotated[Literal["default", "upstream"] | None, typer.Option("--preset", help="Whose mathematics.")] = None,
+    init: Annotated[str | None, typer.Option("--init", metavar="RUN", help="A run or checkpoint to start from.")] = None,
+    max_steps: MaxSteps = None,
+    batch_size: BatchSize = None,
+    mixed_precision: MixedPrecision = None,
+    device: Device = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    report_to: ReportTo = None,
+    sets: Sets = None,
+) -> Outcome:
+    """Train the style: the current one, or straight from two folders of pictures."""
+    flags = {
+        "seed": seed,
+        "generate.engine": "folder" if cartoons else None,
+        "generate.model": str(cartoons) if cartoons else None,
+        "photos.source": photos,
+        "train.method": method,
+        "train.preset": preset,
+        "train.init": init,
+        "train.max_steps": max_steps,
+        "train.batch_size": batch_size,
+        "train.mixed_precision": mixed_precision,
+        "train.report_to": report_to,
+    }
+    workspace = Workspace()
+    name = style or (slug(cartoons.resolve().name) if cartoons else None)
+    recipe = choose_recipe(name, overrides(flags, sets), workspace)
+
+    from stylekit.engine.train import train as train_style
+    from stylekit.pipeline import prepare
+
+    prepare(recipe, workspace=workspace, progress=console.progress())
+    keep_recipe(recipe, workspace)
+    report = train_style(recipe, workspace=workspace, resume=resume, device=device, progress=console.progress())
+    lines = [f"{recipe.style}: {report.step} steps in {report.run}, {report.train_s / 60:.1f} minutes of training"]
+    lines.append("Next: stylekit eval")
+    return Outcome(report, "\n".join(lines))
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or file.")],
+    *,
+    max_steps: MaxSteps = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    seed: Seed = None,
+    sets: Sets = None,
+) -> Outcome:
+    """Carry out every stage of a recipe that is not yet done, from pictures to a published style."""
+    workspace = Workspace()
+    flags = {"seed": seed, "train.max_steps": max_steps, "train.batch_size": batch_size}
+    loaded = load_recipe(recipe, overrides(flags, sets), workspace)
+
+    from stylekit.pipeline import run as run_stages
+
+    report = run_stages(loaded, workspace=workspace, device=device, progress=console.progress())
+    return Outcome(report, str(report))

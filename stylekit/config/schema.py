@@ -1,0 +1,213 @@
+"""The recipe: one file that describes a style from prompt to publication.
+
+Every default lives here and nowhere else. Models are frozen and refuse unknown keys, so a resolved recipe can travel with
+the run, the checkpoint and the export, and equals itself when read back.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PhotoRecipe(_Section):
+    """Which photographs the style is trained against."""
+
+    source: str = Field(
+        "asset:starter-photos",
+        description="`asset:NAME` (a data set of the catalogue) or a folder of photographs; aligned into datasets/photos.",
+    )
+    eval_fraction: Fraction = Field(0.2, description="Share of the persons held out for evaluation, never trained on.")
+
+
+class GenerateRecipe(_Section):
+    """Where the cartoon pictures come from."""
+
+    engine: Literal["diffusers", "dicebear", "folder"] = "diffusers"
+    model: str | None = Field(
+        None,
+        description="diffusers: a Hugging Face id or a folder; dicebear: a style (toon-head); folder: the folder of pictures.",
+    )
+    revision: str | None = Field(None, description="The model's revision, for models that come from a hub.")
+    prompt: str | None = Field(
+        None, description="diffusers: the prompt; `{person}` is filled from a built-in list of descriptions."
+    )
+    negative: str = Field("", description="diffusers: what the picture should not show.")
+    count: Count = Field(200, description="Pictures to make.")
+    steps: Count = Field(50, description="diffusers: denoising steps.")
+    guidance: NonNegative = Field(7.5, description="diffusers: classifier-free guidance scale.")
+    scheduler: str = Field(
+        "EulerAncestralDiscreteScheduler", description="diffusers: scheduler class name, as the model card of the styles uses."
+    )
+    size: Annotated[int, Field(ge=16, le=4096, multiple_of=8)] = Field(512, description="Picture side in pixels.")
+    batch_size: Count = Field(1, description="diffusers: pictures made at once.")
+    options: dict[str, str | int | float | bool | list[str]] = Field(
+        default_factory=dict, description="dicebear: options of the drawing style."
+    )
+
+
+class AlignRecipe(_Section):
+    """How faces are found, cropped and judged."""
+
+    landmarks: Literal["mesh"] = "mesh"
+    template: Literal["dctnet", "ffhq"] = "dctnet"
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=4)] = Field(256, description="Crop side in pixels.")
+    min_face_px: Count = Field(48, description="Photographs: smallest side of the face box, in pixels of the input.")
+    min_sharpness: NonNegative = Field(20.0, description="Photographs: variance of the Laplacian of the gray 256 px crop.")
+    max_yaw_deg: Annotated[float, Field(gt=0, le=90)] = Field(50.0, description="Photographs: furthest turn of the head.")
+
+
+class NetworkRecipe(_Section):
+    """The generator's size."""
+
+    arch: Literal["unet"] = "unet"
+    width: Annotated[int, Field(ge=4, le=256)] = Field(
+        32, description="Channels at full resolution; doubled twice on the way down."
+    )
+    blocks: Annotated[int, Field(ge=0, le=16)] = Field(4, description="Residual blocks at a quarter of the resolution.")
+
+
+class ContentRecipe(_Section):
+    """The frozen network that says whether the photograph's content was kept."""
+
+    network: Literal["auto", "vgg19-caffe", "vgg16-hed", "efficientnet-lite0"] = Field(
+        "auto", description="`auto` takes the best available; the resolved recipe names it."
+    )
+    layers: tuple[str, ...] = Field((), description="Feature layers; empty takes the network's usual one (VGG-19: conv4_4).")
+
+
+class AugmentRecipe(_Section):
+    """Geometry expansion, drawn anew for every picture of every batch."""
+
+    flip: bool = True
+    scale: tuple[float, float] = Field((0.9, 1.1), description="Range of the zoom factor.")
+    rotate_deg: NonNegative = Field(10.0, description="Rotation is uniform in plus and minus this many degrees.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentRecipe:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError("scale must be two positive numbers, the smaller first")
+        return self
+
+
+class LossRecipe(_Section):
+    """Weights of the plain mean losses of preset `default`; preset `upstream` uses its own fixed ones."""
+
+    lambda_surface: NonNegative = Field(0.1, description="adversarial loss on the smoothed picture (disc_blur).")
+    lambda_texture: NonNegative = Field(0.1, description="adversarial loss on the colour-shifted gray picture (disc_gray).")
+    lambda_content: NonNegative = Field(1.0, description="feature distance to photo and superpixels.")
+    lambda_tv: NonNegative = Field(0.05, description="total variation.")
+    lambda_identity: NonNegative = Field(0.0, description="squared distance of dlib's face embeddings of photo and stylized.")
+    lambda_projected: NonNegative = Field(0.0, description="discriminators on frozen EfficientNet features (Sauer et al. 2021).")
+
+
+class TrainRecipe(_Section):
+    """How the network is trained."""
+
+    method: str = Field("dctnet", description="A registered method.")
+    engine: Literal["torch"] = "torch"
+    preset: Literal["upstream", "default"] = Field("default", description="`upstream` equals ModelScope's mathematics.")
+    init: str | None = Field(None, description="A run, a checkpoint folder or a style bundle to start from.")
+    network: NetworkRecipe = NetworkRecipe()
+    content: ContentRecipe = ContentRecipe()
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=8)] = Field(256, description="Picture side in training.")
+    batch_size: Count = 16
+    max_steps: Count = 300_000
+    superpixels: Literal["stylized", "photo", "off"] = Field(
+        "stylized",
+        description="Content target beside the photo: superpixels of the result (every step), of the photo (once), or none.",
+    )
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(2e-4, description="Adam, betas 0.5 and 0.99, constant.")
+    loss: LossRecipe = LossRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    warm_start: Literal["none", "identity"] = Field(
+        "identity", description="`identity` starts from weights that repeat the photograph."
+    )
+    warm_start_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="First steps that only learn to repeat the photograph (L1)."
+    )
+    ema_half_life_images: NonNegative = Field(
+        10_000, description="Half-life of the generator's running mean, in pictures; 0 switches it off."
+    )
+    gradient_clip: NonNegative = Field(0.0, description="Largest gradient norm; 0 does not clip.")
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    log_every: Count = 50
+    sample_every: Count = 500
+    save_every: Count = 1000
+    keep_checkpoints: Count = Field(3, description="Newest checkpoints kept.")
+    report_to: Literal["none", "tensorboard"] = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upstream_defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("preset") == "upstream":
+            return _UPSTREAM | data
+        return data
+
+    @model_validator(mode="after")
+    def _upstream_is_fixed(self) -> TrainRecipe:
+        if self.preset == "upstream":
+            for key, value in TrainRecipe.model_construct(**_UPSTREAM):
+                if key in _UPSTREAM and getattr(self, key) != value:
+                    raise ValueError(f"preset upstream fixes {key}: leave train.{key} out, or set train.preset to default")
+        return self
+
+
+# What ModelScope does where this schema could say otherwise (its cartoon_translation_trainer.py and model_tf.py).
+_UPSTREAM: dict[str, Any] = {
+    "network": NetworkRecipe(),
+    "loss": LossRecipe(),
+    "augment": AugmentRecipe(flip=False, scale=(1.0, 1.0), rotate_deg=0.0),
+    "superpixels": "stylized",
+    "warm_start": "none",
+    "warm_start_steps": 0,
+    "ema_half_life_images": 0.0,
+}
+
+
+class EvalRecipe(_Section):
+    """How a trained style is measured."""
+
+    extractor: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    embedder: Literal["dlib-resnet"] = "dlib-resnet"
+    subsets: Count = Field(100, description="KID subsets.")
+
+
+class ExportRecipe(_Section):
+    """What is written for use elsewhere."""
+
+    formats: tuple[Literal["onnx", "safetensors", "torchscript"], ...] = ("onnx", "safetensors")
+
+
+class PublishRecipe(_Section):
+    """Where the finished style goes."""
+
+    to: str = Field("dir:exports", description="`dir:FOLDER`; hubs come later.")
+
+
+class Recipe(_Section):
+    """A style from prompt to publication."""
+
+    style: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")] = Field(
+        description="Name of the style, lower case and hyphens."
+    )
+    description: str = ""
+    licence: str | None = Field(None, description="Licence of the published style (SPDX id); publishing asks for it.")
+    authors: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    photos: PhotoRecipe = PhotoRecipe()
+    generate: GenerateRecipe = GenerateRecipe()
+    align: AlignRecipe = AlignRecipe()
+    train: TrainRecipe = TrainRecipe()
+    eval: EvalRecipe = EvalRecipe()
+    export: ExportRecipe = ExportRecipe()
+    publish: PublishRecipe = PublishRecipe()

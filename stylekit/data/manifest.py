@@ -1,0 +1,124 @@
+"""`manifest.jsonl`: one line per crop, and one per input picture that gave none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stylekit.errors import DataError
+from stylekit.paths import atomic_write_text
+
+Split = Literal["train", "eval"]
+Line = TypeVar("Line", bound="_Record")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Generation(_Record):
+    """What it takes to make one generated picture again."""
+
+    engine: str
+    model: str
+    revision: str | None = None
+    prompt: str | None = None
+    negative: str | None = None
+    seed: int
+    scheduler: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    lora: tuple[str, ...] = ()
+    options: dict[str, str | int | float | bool | list[str]] = {}
+    versions: dict[str, str] = {}
+
+
+class Origin(_Record):
+    """Where a raw picture came from: written beside the raw pictures, one line each, in `raw/origin.jsonl`."""
+
+    file: str
+    sha256: str
+    asset: str | None = None
+    licence: str | None = None
+    attribution: str | None = None
+    generation: Generation | None = None
+
+
+class ManifestLine(_Record):
+    """One face of one input picture, or one input picture that gave no face.
+
+    Attributes:
+        file: The crop (or rejected picture), relative to the manifest's folder; None if nothing was written.
+        input: The picture it came from, relative to the manifest's folder where it lies inside it.
+        landmarks_5: Left eye, right eye, nose, left and right mouth corner, (x, y) in pixels of the input.
+        matrix: Two rows of three, input pixels -> crop pixels.
+        quality: Named measurements; units are in the names.
+        person: Identity cluster, for photographs.
+    """
+
+    file: str | None
+    input: str
+    input_sha256: str | None
+    face_index: int | None = None
+    status: Literal["used", "rejected", "unreadable"]
+    reasons: list[str] = []
+    asset: str | None = None
+    licence: str | None = None
+    attribution: str | None = None
+    generation: Generation | None = None
+    landmarks_5: list[list[float]] | None = None
+    matrix: list[list[float]] | None = None
+    template: str | None = None
+    crop_size: int | None = None
+    quality: dict[str, float] = {}
+    person: str | None = None
+    split: Split | None = None
+
+
+def read_manifest(path: Path) -> list[ManifestLine]:
+    """Read a manifest.
+
+    Raises:
+        DataError: If it is missing, or a line is not of this form; the message names the line.
+    """
+    return list(_parse(path, ManifestLine))
+
+
+def read_origins(path: Path) -> list[Origin]:
+    """Read `raw/origin.jsonl`; a missing file gives an empty list. A half-written last line (a killed run) is passed over."""
+    return list(_parse(path, Origin, tolerate_torn_end=True)) if path.is_file() else []
+
+
+def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> bool:
+    """Write a manifest atomically, one JSON object per line, defaults left out; return False if it already said so."""
+    text = "".join(to_json_line(line) for line in lines)
+    if path.is_file() and path.read_text("utf-8") == text:
+        return False
+    atomic_write_text(path, text)
+    return True
+
+
+def to_json_line(record: _Record) -> str:
+    """Return one line of JSON, newline included, without fields that hold their default."""
+    return json.dumps(record.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) + "\n"
+
+
+def _parse(path: Path, kind: type[Line], tolerate_torn_end: bool = False) -> Iterator[Line]:
+    try:
+        rows = path.read_bytes().rstrip(b"\n").split(b"\n")
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    for number, row in enumerate(rows, 1):
+        if not row.strip():
+            continue
+        try:
+            yield kind.model_validate_json(row)
+        except ValidationError as error:
+            if tolerate_torn_end and number == len(rows):
+                return
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise DataError(f"{path}, line {number}: {where or 'the line'}: {error.errors()[0]['msg']}.") from error

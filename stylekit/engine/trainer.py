@@ -1,0 +1,172 @@
+"""The one training loop: batch, step, average, and at intervals log, sample and save. It never learns a loss's name."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from stylekit.config.schema import Recipe
+from stylekit.data.augment import draw_affine, transform
+from stylekit.data.datasets import PictureSet
+from stylekit.data.sampler import EndlessSampler, generator_for
+from stylekit.engine.checkpoint import Meta, save_checkpoint
+from stylekit.engine.log import TrainingLog
+from stylekit.engine.preview import write_sample_sheet
+from stylekit.errors import Interrupted
+from stylekit.images import to_tensor
+from stylekit.methods.base import Batch, Method, StepContext
+from stylekit.nn.ema import Ema
+from stylekit.progress import Progress
+
+_READERS = 4
+
+
+class BatchLoader:
+    """Batches by step, the next one read while the current one is used.
+
+    Args:
+        photos: Photographs, with superpixels behind them if the recipe asks for those of the photo.
+        cartoons: Cartoons.
+        recipe: Batch size, seed, preset and geometry.
+        accelerator: Its processes draw different batches.
+    """
+
+    def __init__(self, photos: PictureSet, cartoons: PictureSet, recipe: Recipe, accelerator: Accelerator) -> None:
+        self._sets = {"photo": photos, "cartoon": cartoons}
+        self._recipe, self._accelerator = recipe, accelerator
+        epochs = recipe.train.preset != "upstream"
+        self._samplers = {
+            name: EndlessSampler(len(pictures), recipe.train.batch_size, recipe.seed, name, epochs=epochs)
+            for name, pictures in self._sets.items()
+        }
+        self._readers = ThreadPoolExecutor(_READERS)
+        self._ahead = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[dict[str, NDArray[np.uint8]]]] | None = None
+
+    def index(self, step: int) -> int:
+        """Return which batch of the endless sequence this process takes at a step."""
+        return int(step * self._accelerator.num_processes + self._accelerator.process_index)
+
+    def _read(self, step: int) -> dict[str, NDArray[np.uint8]]:
+        return {name: self._sets[name].batch(s.indices(self.index(step)), self._readers) for name, s in self._samplers.items()}
+
+    def get(self, step: int) -> Batch:
+        """Return the batch of a step on the accelerator's device.
+
+        Raises:
+            ImageError: If a picture cannot be read.
+        """
+        raw = self._next[1].result() if self._next and self._next[0] == step else self._read(step)
+        self._next = (step + 1, self._ahead.submit(self._read, step + 1))
+        found = {}
+        for name, pictures in raw.items():
+            channels = [to_tensor(pictures[..., c : c + 3]) for c in range(0, pictures.shape[-1], 3)]
+            found[name] = [part.to(self._accelerator.device) for part in channels]
+            augment = self._recipe.train.augment
+            if augment.flip or augment.scale != (1.0, 1.0) or augment.rotate_deg:
+                generator = generator_for(self._recipe.seed, f"augment_{name}", self.index(step))
+                affine = draw_affine(len(pictures), augment, generator)
+                found[name] = [transform(part, affine) for part in found[name]]
+        photo = found["photo"]
+        return Batch(photo[0], found["cartoon"][0], photo[1] if len(photo) > 1 else None)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._ahead.shutdown(cancel_futures=True)
+        self._readers.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """While inside, the first Ctrl-C only sets the event; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def fit(
+    method: Method,
+    average: Ema,
+    loader: BatchLoader,
+    accelerator: Accelerator,
+    *,
+    run: Path,
+    start: Meta,
+    shown: PictureSet,
+    progress: Progress,
+) -> Meta:
+    """Train from `start` to the recipe's last step.
+
+    Args:
+        method: A built method, holding the weights of `start`.
+        average: The generator's running mean, likewise.
+        loader: Batches by step.
+        accelerator: Device and precision.
+        run: The run folder.
+        start: Where training stands.
+        shown: Photographs of the sample sheets.
+        progress: Shows rate and time left.
+
+    Returns:
+        Where training stands afterwards.
+
+    Raises:
+        Interrupted: After Ctrl-C; the step is finished and saved.
+        TrainingError: If a loss is not finite.
+    """
+    recipe = start.recipe
+    train = recipe.train
+    log = TrainingLog(run, train.report_to, start.step)
+    meta = start
+    spent_before, began = start.train_s, time.perf_counter()
+
+    with _stop_on_interrupt() as stop, progress("Training", total=train.max_steps) as bar:
+        bar.advance(start.step)
+        for step in range(start.step, train.max_steps):
+            generator = generator_for(recipe.seed, "method", loader.index(step))
+            result = method.step(loader.get(step), StepContext(step, generator))
+            done = step + 1
+            images = train.batch_size * accelerator.num_processes
+            meta = meta.model_copy(update={"step": done, "images_seen": meta.images_seen + images})
+            average.update(method.generator, images, meta.images_seen)
+            log.add(step, result.losses)
+            last = done == train.max_steps or stop.is_set()
+            save = last or done % train.save_every == 0
+            if accelerator.is_main_process:
+                if save or done % train.log_every == 0:
+                    log.write(meta.step, meta.images_seen)
+                if last or done % train.sample_every == 0:
+                    write_sample_sheet(run / "samples" / f"step-{done:06d}.jpg", average.network, shown)
+                if save:
+                    meta = meta.model_copy(update={"train_s": spent_before + time.perf_counter() - began})
+                    save_checkpoint(run, method, average, meta, train.keep_checkpoints)
+            bar.advance()
+            if stop.is_set() and done < train.max_steps:
+                log.close()
+                raise Interrupted(
+                    f"Stopped after step {done}; everything is saved in {run}.", "Go on with: stylekit train --resume"
+                )
+    log.close()
+    return meta

@@ -1,0 +1,81 @@
+"""The one family of errors that stylekit raises on purpose.
+
+The library raises, the command line explains: every error carries one sentence that says what is wrong and,
+where there is one, `hint`, the next step that mends it.
+"""
+
+
+class StylekitError(Exception):
+    """Something the user can understand and mend.
+
+    Args:
+        message: One sentence naming the file, key or value at fault.
+        hint: The next step, a sentence or a command; empty when there is none.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class UsageError(StylekitError):
+    """A command or function was called in a way that cannot be carried out."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe is unreadable, has an unknown key, or a value outside its range."""
+
+
+class ImageError(StylekitError):
+    """A picture cannot be read or written; the message names the file."""
+
+
+class AssetError(StylekitError):
+    """A weight file or data set is missing, unreachable, or not what its digest says."""
+
+
+class DataError(StylekitError):
+    """A data set is missing, empty, or too small for what is asked of it."""
+
+
+class GenerationError(StylekitError):
+    """Cartoon pictures could not be made."""
+
+
+class TrainingError(StylekitError):
+    """Training cannot start or go on."""
+
+
+class CheckpointError(StylekitError):
+    """A checkpoint is missing, damaged, or does not belong to the recipe."""
+
+
+class OtherRunError(CheckpointError):
+    """A run cannot go on because the recipe, the data or a frozen network is another than it was trained with."""
+
+
+class ExportError(StylekitError):
+    """An exported network is missing, damaged, or differs from the trained one."""
+
+
+class MissingPartError(StylekitError):
+    """An optional part of stylekit is not installed; the hint is its install command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed.", f"Run: pip install 'stylekit[{extra}]'"
+        )
+
+
+class Interrupted(StylekitError):  # noqa: N818 - named for what happened, like KeyboardInterrupt
+    """The user stopped long work; everything done so far is saved and `hint` says how to go on."""
+
+    exit_code = 130

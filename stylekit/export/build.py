@@ -1,0 +1,264 @@
+"""The verb `export`: from a checkpoint to a style bundle whose every network was compared with the trained one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+import stylekit
+from stylekit.bundle import Bundle, BundledNetwork, DataSummary, Metrics, Networks, Style, Training, read_bundle, write_bundle
+from stylekit.bundle.card import PREVIEW_FILE, documents
+from stylekit.bundle.style import STYLE_FILE
+from stylekit.bundle.weights import pack_weights, unpack_generator
+from stylekit.data.manifest import ManifestLine, read_manifest
+from stylekit.engine.checkpoint import META, LoadedGenerator, latest_checkpoint, load_generator
+from stylekit.errors import CheckpointError, UsageError
+from stylekit.export.onnx_graph import to_onnx
+from stylekit.export.preview import preview
+from stylekit.export.torchscript import to_torchscript
+from stylekit.export.verify import MAX_LEVELS, Parity, enforce, measure, run_module, run_onnx, run_torchscript
+from stylekit.metrics.report import read_report
+from stylekit.paths import Workspace
+from stylekit.progress import Progress, silent
+
+Format = Literal["onnx", "safetensors", "torchscript"]
+BUNDLE_FOLDER = "bundle"
+_FILES: dict[Format, str] = {"safetensors": "face.safetensors", "onnx": "face.onnx", "torchscript": "face.torchscript.pt"}
+_SHOWN = 8
+_PROTOCOL_OMITS = {"identity_centre"}  # the mean embedding of the people trained on is theirs, and nobody needs it to compare
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export` made.
+
+    Attributes:
+        path: The bundle.
+        style: Its `style.json`.
+        parity: For each format, how far it is from the trained network; empty where the bundle was up to date already.
+        precision: How weights are stored: `float16`, or `float32` where rounding showed in the pictures.
+    """
+
+    path: Path
+    style: Style
+    parity: dict[Format, Parity]
+    precision: Literal["float16", "float32"]
+
+
+def export(
+    source: str | Path | None = None,
+    *,
+    formats: Sequence[Format] | None = None,
+    output: Path | None = None,
+    workspace: Workspace | None = None,
+    progress: Progress = silent,
+) -> ExportReport:
+    """Write a style bundle from a trained run.
+
+    Args:
+        source: A run, a checkpoint folder or the name of a style (its newest run); None takes the current style.
+        formats: Beside safetensors, which every bundle holds; by default what the recipe says.
+        output: A folder, or a zip file; `bundle/` in the run by default.
+        workspace: The project; the current folder by default.
+        progress: Shows what is under way.
+
+    Raises:
+        UsageError: If no style is named and none is current, or `output` holds other things.
+        CheckpointError: If there is no trained run, or it is damaged.
+        ExportError: If a network differs from the trained one by more than one 8-bit level; nothing is written then.
+    """
+    workspace = workspace or Workspace()
+    run, loaded = _load(source, workspace)
+    wanted = _with_safetensors(formats or loaded.recipe.export.formats)
+    style = _describe(run, loaded, wanted, workspace)
+    files: dict[str, bytes] = {}
+    parity: dict[Format, Parity] = {}
+    with progress("Exporting", total=len(wanted) + 2) as bar:
+        shipped, precision = _rounded(loaded)
+        half = precision == "float16"
+        bar.advance()
+        for kind in wanted:
+            data = _convert(kind, shipped, half, style)
+            files[_FILES[kind]] = data
+            parity[kind] = enforce(kind, _compare(kind, data, loaded, style))
+            bar.advance(1, format=kind, levels=parity[kind].max_levels)
+        cartoons = workspace.style(loaded.recipe.style)
+        files[PREVIEW_FILE] = preview(Bundle(run, style, files), _cartoon_files(cartoons))
+        target = output or run / BUNDLE_FOLDER
+        style = write_bundle(target, style, files | documents(style))
+        bar.advance()
+    return ExportReport(target, style, parity, precision)
+
+
+def up_to_date(source: str | Path | None = None, *, workspace: Workspace | None = None, progress: Progress = silent) -> Bundle:
+    """Return the bundle in a run, exporting it first where the run went on, was measured anew, or was never exported.
+
+    Raises:
+        StylekitError: As `export` does.
+    """
+    workspace = workspace or Workspace()
+    run, loaded = _load(source, workspace)
+    path = run / BUNDLE_FOLDER
+    wanted = _with_safetensors(loaded.recipe.export.formats)
+    if (path / STYLE_FILE).is_file():
+        bundle = read_bundle(path)
+        there: tuple[Format, ...] = tuple(kind for kind, name in _FILES.items() if name in bundle.files)
+        described = _describe(run, loaded, there, workspace)
+        if set(wanted) <= set(there) and bundle.style.model_copy(update={"files": {}}) == described:
+            return bundle
+    return read_bundle(export(source, output=path, workspace=workspace, progress=progress).path)
+
+
+def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, LoadedGenerator]:
+    """Return the run folder and the generator of the checkpoint asked for."""
+    if source is None:
+        source = workspace.current_style()
+        if source is None:
+            raise UsageError("No style is named and none is current here.", "Name one with --style.")
+    folder = Path(source)
+    if not ((folder / "checkpoints").is_dir() or (folder / META).is_file()):
+        runs = workspace.run_folders(str(source))
+        if not runs:
+            raise CheckpointError(f"There is no trained run of {str(source)!r}.", "Train one: stylekit train")
+        folder = runs[-1]
+    checkpoint = latest_checkpoint(folder)
+    return checkpoint.parent.parent if checkpoint == folder else folder, load_generator(checkpoint)
+
+
+def _with_safetensors(formats: Sequence[Format]) -> tuple[Format, ...]:
+    if unknown := [kind for kind in formats if kind not in _FILES]:
+        raise UsageError(f"There is no format {unknown[0]!r}.", f"Formats: {', '.join(_FILES)}.")
+    return tuple(kind for kind in _FILES if kind == "safetensors" or kind in formats)
+
+
+def _rounded(loaded: LoadedGenerator) -> tuple[nn.Module, Literal["float16", "float32"]]:
+    """Round the weights to float16 if that does not show, and say which it is; arithmetic stays float32."""
+    half = deepcopy(loaded.module).half().float()
+    if measure(loaded.module, run_module(half), loaded.recipe.train.size).max_levels <= MAX_LEVELS / 2:
+        return half, "float16"
+    return loaded.module, "float32"
+
+
+def _convert(kind: Format, module: nn.Module, half: bool, style: Style) -> bytes:
+    if kind == "onnx":
+        return to_onnx(module, half=half)
+    if kind == "torchscript":
+        return to_torchscript(module)
+    training = style.training
+    metadata = {
+        "format": "pt",
+        "stylekit": training.stylekit,
+        "style": style.name,
+        "arch": style.networks.face.arch,
+        "step": str(training.steps),
+        "recipe": json.dumps(training.recipe),
+    }
+    return pack_weights(module, torch.float16 if half else torch.float32, metadata)
+
+
+def _compare(kind: Format, data: bytes, loaded: LoadedGenerator, style: Style) -> Parity:
+    if kind == "safetensors":
+        network = style.networks.face
+        run = run_module(unpack_generator(Bundle(Path(style.name), style, {network.weights: data}), network))
+    else:
+        run = run_onnx(data) if kind == "onnx" else run_torchscript(data)
+    return measure(loaded.module, run, loaded.recipe.train.size)
+
+
+def _describe(run: Path, loaded: LoadedGenerator, formats: Sequence[Format], workspace: Workspace) -> Style:
+    recipe, meta = loaded.recipe, loaded.meta
+    face = BundledNetwork(
+        **recipe.train.network.model_dump(),
+        weights=_FILES["safetensors"],
+        onnx=_FILES["onnx"] if "onnx" in formats else None,
+        torchscript=_FILES["torchscript"] if "torchscript" in formats else None,
+        size=recipe.train.size,
+        template=recipe.align.template,
+    )
+    training = Training(
+        recipe=_without_folders(recipe.model_dump(mode="json")),
+        steps=loaded.step,
+        images_seen=meta.images_seen,
+        hours=round(meta.train_s / 3600, 3) if meta.train_s else None,
+        hardware=_hardware(run),
+        assets={role: used.name for role, used in meta.assets.items()},
+        checkpoint_sha256=loaded.sha256,
+        stylekit=stylekit.__version__,
+        photos=_summary(workspace.photo_set(recipe.photos.source)),
+        cartoons=_summary(workspace.style(recipe.style)),
+    )
+    return Style(
+        name=recipe.style,
+        description=recipe.description,
+        licence=recipe.licence,
+        authors=recipe.authors,
+        networks=Networks(face=face),
+        training=training,
+        metrics=_metrics(run, loaded.sha256),
+    )
+
+
+def _without_folders(value: Any) -> Any:
+    """Shorten absolute paths to their last part: a bundle travels, and a home folder is nobody else's business."""
+    if isinstance(value, dict):
+        return {key: _without_folders(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _hardware(run: Path) -> str | None:
+    try:
+        found = json.loads((run / "env.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(found.get("gpu") or found.get("device") or "") or None
+
+
+def _used(folder: Path) -> list[ManifestLine]:
+    manifest = folder / "manifest.jsonl"
+    return [line for line in read_manifest(manifest) if line.status == "used" and line.file] if manifest.is_file() else []
+
+
+def _summary(folder: Path) -> DataSummary | None:
+    lines = _used(folder)
+    if not lines:
+        return None
+    generators = {f"{line.generation.engine}: {line.generation.model}" for line in lines if line.generation}
+    persons = {line.person for line in lines if line.person}
+    return DataSummary(
+        used=len(lines),
+        held_out=sum(line.split == "eval" for line in lines),
+        persons=len(persons) or None,
+        licences=dict(Counter(line.licence or "unknown" for line in lines).most_common()),
+        attributions=tuple(sorted({line.attribution for line in lines if line.attribution})),
+        generators=tuple(sorted(_without_folders(sorted(generators)))),
+    )
+
+
+def _metrics(run: Path, checkpoint_sha256: str) -> Metrics | None:
+    """Return what was measured on this very checkpoint."""
+    if not (run / "eval.json").is_file():
+        return None
+    report = read_report(run / "eval.json")
+    if report.protocol.checkpoint_sha256 != checkpoint_sha256:
+        return None
+    rows = {str(name): values for name, values in report.rows.items()}
+    return Metrics(
+        protocol=report.protocol.model_dump(mode="json", exclude=_PROTOCOL_OMITS), rows=rows, notes=tuple(report.notes)
+    )
+
+
+def _cartoon_files(folder: Path) -> list[Path]:
+    """Return the cartoons to show, evenly spread over the set."""
+    lines = _used(folder)
+    count = min(_SHOWN, len(lines))
+    return [folder / str(lines[i * len(lines) // count].file) for i in range(count)]

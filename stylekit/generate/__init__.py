@@ -1,0 +1,1 @@
+"""Cartoon pictures: drawn, painted or collected."""

@@ -1,0 +1,45 @@
+"""Engine `folder`: the user's own pictures, copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from stylekit.config.schema import GenerateRecipe
+from stylekit.data.manifest import Generation, Origin
+from stylekit.errors import GenerationError
+from stylekit.images import list_images
+from stylekit.paths import sha256_bytes
+
+
+class OwnPictures:
+    """Copies every picture of a folder, subfolders included.
+
+    Args:
+        recipe: `model` names the folder.
+
+    Raises:
+        GenerationError: If no folder is named, or it holds no pictures.
+    """
+
+    def __init__(self, recipe: GenerateRecipe) -> None:
+        if not recipe.model:
+            raise GenerationError("The engine folder needs a folder of pictures.", "Name one with --model DIR.")
+        self._folder = Path(recipe.model).expanduser()
+        found = list_images(self._folder) if self._folder.is_dir() else []
+        if not found:
+            raise GenerationError(f"There are no pictures in {self._folder}.", "Put JPEG, PNG, WebP, BMP or TIFF files there.")
+        self.files = [path.relative_to(self._folder).as_posix() for path in found]
+
+    def generation(self, index: int) -> Generation | None:
+        """Return None: nothing was generated."""
+        return None
+
+    def pictures(self, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
+        """Read the pictures one after another; one that cannot be read is left out."""
+        for file in wanted.values():
+            try:
+                data = (self._folder / file).read_bytes()
+            except OSError:
+                continue
+            yield Origin(file=file, sha256=sha256_bytes(data)), data

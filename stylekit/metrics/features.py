@@ -1,0 +1,74 @@
+"""Feature extractors for KID and FID. The name of a number says which one it was taken with, resize included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stylekit.assets import Resolved, resolve
+from stylekit.errors import UsageError
+from stylekit.images import Rgb, to_tensor
+from stylekit.nn import efficientnet
+
+
+class FeatureExtractor(nn.Module):
+    """A frozen network that turns [N, 3, H, W] pictures in [-1, 1], of any size, into [N, num_features].
+
+    Attributes:
+        name: As in the recipe.
+        resize: How it brings pictures to its own size; part of the metric, because another resize gives other numbers.
+        num_features: Length of a feature vector; torchmetrics reads this name.
+    """
+
+    name: str
+    resize: str
+    num_features: int
+
+    @property
+    def label(self) -> str:
+        """Name and resize, as metric names carry them."""
+        return f"{self.name}@{self.resize}"
+
+
+class EfficientNetFeatures(FeatureExtractor):
+    """ImageNet features of EfficientNet-lite0, globally averaged. Not the Inception of published FIDs."""
+
+    name = "efficientnet-lite0"
+    resize = f"{efficientnet.INPUT_SIZE}-bilinear-antialias"
+    num_features = efficientnet.FEATURES
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.network = efficientnet.load_efficientnet_lite0(path)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return [N, 1280] features of [N, 3, H, W] in [-1, 1]."""
+        return self.network.pooled(pictures)
+
+
+_EXTRACTORS: dict[str, Callable[[Path], FeatureExtractor]] = {EfficientNetFeatures.name: EfficientNetFeatures}
+
+
+def load_extractor(name: str) -> tuple[FeatureExtractor, Resolved]:
+    """Return the extractor of that name, and the asset it was read from.
+
+    Raises:
+        UsageError: If no extractor has that name.
+        AssetError: If its weights are missing or damaged.
+    """
+    if name not in _EXTRACTORS:
+        raise UsageError(f"There is no feature extractor {name!r}.", f"Choose one of: {', '.join(sorted(_EXTRACTORS))}.")
+    asset = resolve("fid-features", name)
+    return _EXTRACTORS[name](asset.path), asset
+
+
+@torch.inference_mode()
+def extract(extractor: FeatureExtractor, pictures: Sequence[Rgb], *, batch_size: int = 16, device: str = "cpu") -> Tensor:
+    """Return float64 [N, num_features] on the CPU for RGB uint8 pictures of one size."""
+    network = extractor.to(device).eval()
+    batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    return torch.cat([network(to_tensor(np.stack(batch)).to(device)).double().cpu() for batch in batches])

@@ -1,0 +1,171 @@
+"""The DCT-Net translator: a small U-Net without normalisation, and the guided filter that ends it.
+
+Layer table, padding and resize rules are those of ModelScope's `models/cv/cartoon/network.py`, so that its published
+weights load one to one; names are ours.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.2
+
+
+def upsample_legacy(x: Tensor) -> Tensor:
+    """Double height and width as TensorFlow 1's bilinear resize does (no half-pixel centres, no aligned corners).
+
+    Even outputs copy the input, odd ones are the mean of two neighbours, the last one repeats the edge:
+    `[0, 1, 2, 3] -> [0, .5, 1, 1.5, 2, 2.5, 3, 3]`.
+
+    Args:
+        x: [N, C, H, W].
+
+    Returns:
+        [N, C, 2H, 2W].
+    """
+    right = torch.cat((x[..., 1:], x[..., -1:]), -1)
+    wide = torch.stack((x, (x + right) * 0.5), -1).flatten(-2)
+    below = torch.cat((wide[..., 1:, :], wide[..., -1:, :]), -2)
+    return torch.stack((wide, (wide + below) * 0.5), -2).flatten(-3, -2)
+
+
+def same_padding_stride2(x: Tensor) -> Tensor:
+    """Pad for a 3x3 convolution of stride 2 as TensorFlow's SAME does: right and bottom where the size is even, else all round."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (width % 2, 1, height % 2, 1))
+
+
+class _Residual(nn.Module):
+    """Convolution, leaky ReLU, convolution, plus the input; nothing after the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.conv2(F.leaky_relu(self.conv1(x), LEAKY_SLOPE))
+        return x + change
+
+
+class UNet(nn.Module):
+    """The raw translator, [N, 3, H, W] in [-1, 1] to [N, 3, H, W], linear at the end.
+
+    Skips are added, not concatenated. With width 32 and 4 blocks: 18 convolutions, 1,467,075 parameters.
+
+    Args:
+        width: Channels at full resolution; 2x and 4x that further down.
+        blocks: Residual blocks at a quarter of the resolution.
+    """
+
+    def __init__(self, width: int = 32, blocks: int = 4) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 7, padding=3)
+        self.down1a = nn.Conv2d(width, width, 3, stride=2)
+        self.down1b = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.down2a = nn.Conv2d(2 * width, 2 * width, 3, stride=2)
+        self.down2b = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.res = nn.ModuleList(_Residual(4 * width) for _ in range(blocks))
+        self.mid = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
+        self.up1a = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+        self.up1b = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.up2 = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Conv2d(width, 3, 7, padding=3)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, photo: Tensor) -> Tensor:
+        """Translate [N, 3, H, W]; H and W must be multiples of 4."""
+        full = F.leaky_relu(self.stem(photo), LEAKY_SLOPE)
+        half = F.leaky_relu(self.down1a(same_padding_stride2(full)), LEAKY_SLOPE)
+        half = F.leaky_relu(self.down1b(half), LEAKY_SLOPE)
+        x = F.leaky_relu(self.down2a(same_padding_stride2(half)), LEAKY_SLOPE)
+        x = F.leaky_relu(self.down2b(x), LEAKY_SLOPE)
+        for block in self.res:
+            x = block(x)
+        x = upsample_legacy(F.leaky_relu(self.mid(x), LEAKY_SLOPE))
+        x = F.leaky_relu(self.up1a(x + half), LEAKY_SLOPE)
+        x = upsample_legacy(F.leaky_relu(self.up1b(x), LEAKY_SLOPE))
+        x = F.leaky_relu(self.up2(x + full), LEAKY_SLOPE)
+        stylized: Tensor = self.head(x)
+        return stylized
+
+
+def box_mean(x: Tensor, radius: int) -> Tensor:
+    """Mean over the part of a (2r+1)^2 window that lies inside the picture, by two passes of one axis each.
+
+    Args:
+        x: [N, C, H, W].
+        radius: r, in pixels.
+    """
+    size = 2 * radius + 1
+    rows = F.avg_pool2d(x, (size, 1), stride=1, padding=(radius, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, radius), count_include_pad=False)
+
+
+def guided_filter(guide: Tensor, source: Tensor, radius: int, eps: float) -> Tensor:
+    """Smooth `source` so that its edges follow `guide`, each channel by itself (He et al. 2010).
+
+    Args:
+        guide: [N, C, H, W].
+        source: [N, C, H, W].
+        radius: Window radius in pixels; 1 after the generator, 5 for the surface branch.
+        eps: Regularisation of the variance; 1e-2 after the generator, 0.2 for the surface branch.
+    """
+    if guide is source:
+        mean_x, mean_xx = box_mean(torch.cat((guide, guide * guide), 1), radius).chunk(2, 1)
+        mean_y, mean_xy = mean_x, mean_xx
+    else:
+        stacked = torch.cat((guide, source, guide * source, guide * guide), 1)
+        mean_x, mean_y, mean_xy, mean_xx = box_mean(stacked, radius).chunk(4, 1)
+    slope = (mean_xy - mean_x * mean_y) / (mean_xx - mean_x * mean_x + eps)
+    offset = mean_y - slope * mean_x
+    slope, offset = box_mean(torch.cat((slope, offset), 1), radius).chunk(2, 1)
+    return slope * guide + offset
+
+
+class Generator(nn.Module):
+    """Photograph to stylized picture: the U-Net, then the guided filter with the photograph as guide.
+
+    Input and output are [N, 3, H, W] RGB in [-1, 1]; the output may leave that range a little and is clipped by whoever shows
+    it. H and W must be multiples of 4.
+    """
+
+    def __init__(self, width: int = 32, blocks: int = 4) -> None:
+        super().__init__()
+        self.unet = UNet(width, blocks)
+
+    def forward(self, photo: Tensor) -> Tensor:
+        """Stylize [N, 3, H, W]; H and W must be multiples of 4."""
+        return guided_filter(photo, self.unet(photo), radius=1, eps=1e-2)
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Change the U-Net's weights so that it returns the photograph exactly, all other weights staying random.
+
+        Six full-resolution channels carry plus and minus R, G, B through the outer skip: leaky(x) - leaky(-x) = (1 + slope) x.
+        So training starts from the photograph instead of spending its first steps on learning to repeat it.
+
+        Raises:
+            ValueError: If the network has fewer than six channels.
+        """
+        net, gain = self.unet, 1 / (1 + LEAKY_SLOPE)
+        if net.stem.out_channels < 6:
+            raise ValueError("an identity start needs a width of at least 6")
+        net.stem.weight[:6] = 0
+        net.up2.weight[:6] = 0
+        net.up1b.weight[:6] = 0
+        net.head.weight.zero_()
+        for c in range(3):
+            net.stem.weight[c, c, 3, 3] = 1
+            net.stem.weight[c + 3, c, 3, 3] = -1
+            for sign, row in ((1, c), (-1, c + 3)):
+                net.up2.weight[row, c, 1, 1] = sign * gain
+                net.up2.weight[row, c + 3, 1, 1] = -sign * gain
+            net.head.weight[c, c, 3, 3] = gain
+            net.head.weight[c, c + 3, 3, 3] = -gain

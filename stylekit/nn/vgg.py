@@ -1,0 +1,155 @@
+"""VGG-16 and VGG-19 up to conv5, frozen, for the content loss; inputs are those of the Caffe networks (BGR minus a mean)."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stylekit.errors import AssetError
+
+_REPEATS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_CHANNELS = (64, 128, 256, 512, 512)
+VGG19_MEAN_BGR = (103.939, 116.779, 123.68)
+VGG16_HED_MEAN_BGR = (104.007, 116.669, 122.679)
+
+
+class Vgg(nn.Module):
+    """Convolutions named `conv1_1` .. `conv5_4`, each 3x3 with ReLU, max-pooling between the groups.
+
+    Args:
+        depth: 16 or 19.
+        mean_bgr: What is taken from the B, G and R values in 0..255.
+        last: Name of the last convolution that is needed; the rest is not built.
+    """
+
+    mean: Tensor
+
+    def __init__(self, depth: int, mean_bgr: tuple[float, float, float], last: str = "conv5_1") -> None:
+        super().__init__()
+        self.order: list[str] = []
+        self.convs = nn.ModuleDict()
+        inputs = 3
+        names = [
+            (f"conv{g}_{k}", c)
+            for g, (n, c) in enumerate(zip(_REPEATS[depth], _CHANNELS, strict=True), 1)
+            for k in range(1, n + 1)
+        ]
+        if last not in dict(names):
+            raise ValueError(f"VGG-{depth} has no layer {last}")
+        for name, outputs in names:
+            self.order.append(name)
+            self.convs[name] = nn.Conv2d(inputs, outputs, 3, padding=1)
+            inputs = outputs
+            if name == last:
+                break
+        self.register_buffer("mean", torch.tensor(mean_bgr).view(1, 3, 1, 1), persistent=False)
+
+    def features(self, picture: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        """Return the named convolutions' outputs BEFORE their ReLU, as ModelScope's content loss takes them.
+
+        Args:
+            picture: [N, 3, H, W] RGB in [-1, 1].
+            layers: Names such as `conv4_4`.
+        """
+        found: dict[str, Tensor] = {}
+        x = (picture.flip(1) + 1) * 127.5 - self.mean
+        previous = "1"
+        for name in self.order:
+            if name[4] != previous:
+                x, previous = F.max_pool2d(x, 2, ceil_mode=True), name[4]
+            x = self.convs[name](x)
+            if name in layers:
+                found[name] = x
+                if len(found) == len(layers):
+                    break
+            x = F.relu(x)
+        return found
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickler that can build dictionaries, lists and numeric NumPy arrays, and nothing else."""
+
+    _allowed = frozenset(
+        (module, name) for module in ("numpy.core.multiarray", "numpy._core.multiarray") for name in ("_reconstruct", "scalar")
+    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._allowed:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def read_array_dict(path: Path) -> dict[str, list[NDArray[np.float32]]]:
+    """Read `vgg19.npy` (a pickled dictionary: layer name -> [HWIO kernel, bias]) without executing anything it holds.
+
+    Raises:
+        AssetError: If the file is missing, is not of that form, or asks for anything beside plain arrays.
+    """
+    mend = "Get the file again from a source you trust and run: stylekit assets add content FILE"
+    try:
+        stream = io.BytesIO(path.read_bytes())
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read_header(stream)
+        if kind != np.dtype(object) or shape != ():
+            raise ValueError("it does not hold one dictionary")
+        content = _ArraysOnly(stream, encoding="latin1").load()
+        if isinstance(content, np.ndarray) and content.shape == ():
+            content = content.item()
+        if not isinstance(content, dict):
+            raise ValueError("it does not hold one dictionary")
+        return {str(k): [np.asarray(a, dtype=np.float32) for a in v] for k, v in content.items()}
+    except (OSError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        raise AssetError(f"{path} is not a safe VGG weight file: {error}.", mend) from error
+
+
+def _fill(network: Vgg, arrays: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]], path: Path) -> Vgg:
+    for name, conv in network.convs.items():
+        assert isinstance(conv, nn.Conv2d)
+        if name not in arrays:
+            raise AssetError(f"{path} has no layer {name}.", "Use the full VGG weight file.")
+        kernel, bias = arrays[name]
+        weight = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
+        if weight.shape != conv.weight.shape or conv.bias is None or bias.shape != tuple(conv.bias.shape):
+            raise AssetError(f"{path}: layer {name} has shape {kernel.shape}.", "Use the full VGG weight file.")
+        conv.weight.data.copy_(weight)
+        conv.bias.data.copy_(torch.from_numpy(bias))
+    return network.requires_grad_(False).eval()
+
+
+def load_vgg19_caffe(path: Path, last: str = "conv4_4") -> Vgg:
+    """Read upstream's `vgg19.npy` into a frozen VGG-19.
+
+    Raises:
+        AssetError: If the file is not that, or holds anything beside plain arrays.
+    """
+    arrays = {k: (v[0], v[1]) for k, v in read_array_dict(path).items() if len(v) == 2}
+    return _fill(Vgg(19, VGG19_MEAN_BGR, last), arrays, path)
+
+
+def load_vgg16_hed(path: Path, last: str = "conv4_3") -> Vgg:
+    """Read the VGG-16 trunk of an HED edge detector (Keras HDF5, groups `block{1..5}/layers/conv2d[_k]/vars/{0,1}`).
+
+    Raises:
+        AssetError: If the file is not that.
+    """
+    import h5py
+
+    arrays = {}
+    try:
+        with h5py.File(path) as file:
+            for group in range(1, 6):
+                for index in range(_REPEATS[16][group - 1]):
+                    layer = file[f"block{group}/layers/conv2d{f'_{index}' if index else ''}/vars"]
+                    arrays[f"conv{group}_{index + 1}"] = (np.asarray(layer["0"], np.float32), np.asarray(layer["1"], np.float32))
+    except (OSError, KeyError, ValueError) as error:
+        raise AssetError(f"{path} is not an HED weight file ({error}).", "Run: stylekit assets fetch vgg16-hed") from error
+    return _fill(Vgg(16, VGG16_HED_MEAN_BGR, last), arrays, path)

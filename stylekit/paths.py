@@ -1,0 +1,209 @@
+"""Where things lie on disk, and how they are written so that a crash never leaves half a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylekit.errors import StylekitError, UsageError
+
+_PARTIAL = ".partial-"
+
+
+def home() -> Path:
+    """Return the cache folder: `$STYLEKIT_HOME`, else the platform's own cache folder for stylekit."""
+    if configured := os.environ.get("STYLEKIT_HOME"):
+        return Path(configured).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("stylekit", appauthor=False))
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _refuse(path: Path, error: OSError) -> StylekitError:
+    return StylekitError(
+        f"Cannot write {path}: {error.strerror or error}.", "Free some space or choose another folder with --output."
+    )
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that readers see the old file or the whole new one, never a part.
+
+    Raises:
+        StylekitError: If the folder is read-only, the disk is full, or the path cannot be written.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _refuse(path, error) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text as `atomic_write_bytes` does."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; on success it takes the place of `path` in one rename.
+
+    A folder already at `path` is replaced only after the new one is complete. On any error nothing at `path` changes.
+
+    Raises:
+        StylekitError: If the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{_PARTIAL}{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise _refuse(path, error) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        _sync_folder(temporary)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f"{_PARTIAL}old-", dir=path.parent))
+            os.replace(path, old / path.name)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    except OSError as error:
+        raise _refuse(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what an interrupted `atomic_write_bytes` or `atomic_folder` left in `folder`."""
+    if not folder.is_dir():
+        return
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def slug(text: str) -> str:
+    """Return `text` as a folder name: lower case, words joined by hyphens ("Archer style" -> "archer-style").
+
+    Raises:
+        UsageError: If nothing is left.
+    """
+    name = re.sub(r"[\W_]+", "-", text.strip().lower()).strip("-")
+    if not name:
+        raise UsageError(f"{text!r} cannot be made into a style name.", "Use letters or digits.")
+    return name
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one project: `datasets/`, `recipes/` and `work_dirs/` below `root`."""
+
+    root: Path = Path()
+
+    @property
+    def photos(self) -> Path:
+        """`datasets/photos/`, with `raw/ cropped/ rejected/ manifest.jsonl`."""
+        return self.root / "datasets" / "photos"
+
+    def photo_set(self, source: str) -> Path:
+        """The data set of a recipe's `photos.source`: `datasets/photos/`, or `datasets/photos-<folder>/` for a folder."""
+        return (
+            self.photos if source.startswith("asset:") else self.photos.with_name(f"photos-{slug(Path(source).resolve().name)}")
+        )
+
+    def style(self, name: str) -> Path:
+        """`datasets/<style>/`, with `raw/ cartoon/ rejected/ manifest.jsonl`."""
+        return self.root / "datasets" / name
+
+    @property
+    def recipes(self) -> Path:
+        """`recipes/`, the project's own recipe files."""
+        return self.root / "recipes"
+
+    @property
+    def runs(self) -> Path:
+        """`work_dirs/`, one folder for each training run."""
+        return self.root / "work_dirs"
+
+    @property
+    def _current(self) -> Path:
+        return self.root / "datasets" / "current"
+
+    def current_style(self) -> str | None:
+        """Return the style last named, or None in a folder that has none."""
+        return self._current.read_text("utf-8").strip() or None if self._current.is_file() else None
+
+    def set_current_style(self, name: str) -> None:
+        """Make `name` the style that commands use when none is given."""
+        atomic_write_text(self._current, name + "\n")
+
+    def run_folders(self, style: str | None = None) -> list[Path]:
+        """Return the run folders, oldest first by number, only those of `style` if one is given."""
+        if not self.runs.is_dir():
+            return []
+        found = [p for p in self.runs.iterdir() if p.is_dir() and re.match(r"\d{5}-", p.name)]
+        if style is not None:
+            found = [p for p in found if re.fullmatch(rf"\d{{5}}-{re.escape(style)}-[a-z0-9_]+", p.name)]
+        return sorted(found, key=lambda p: int(p.name[:5]))
+
+    def new_run_folder(self, style: str, method: str) -> Path:
+        """Create and return `work_dirs/<NNNNN>-<style>-<method>/` with the next free number.
+
+        Raises:
+            StylekitError: If the folder cannot be made.
+        """
+        number = max((int(p.name[:5]) for p in self.run_folders()), default=-1) + 1
+        while True:
+            folder = self.runs / f"{number:05d}-{style}-{method}"
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise _refuse(folder, error) from error
+            else:
+                return folder

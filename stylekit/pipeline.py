@@ -1,0 +1,159 @@
+"""A recipe from end to end: every stage that is not yet done, in order."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stylekit.config.schema import Recipe
+from stylekit.data.prepare import align
+from stylekit.engine.checkpoint import WEIGHTS, checkpoint_folders, read_meta
+from stylekit.engine.evaluate import evaluate
+from stylekit.engine.train import TrainReport, train
+from stylekit.errors import DataError, OtherRunError
+from stylekit.export import up_to_date
+from stylekit.generate import gen_data
+from stylekit.metrics.report import EvalReport, read_report, table
+from stylekit.paths import Workspace
+from stylekit.progress import Progress, silent
+from stylekit.publish import publish
+
+MANIFEST, EVAL_FILE, SHEET_FILE = "manifest.jsonl", "eval.json", "eval_sheet.jpg"
+
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe.
+
+    Attributes:
+        name: `gen-data`, `align`, `train`, `eval`, `export` or `publish`.
+        did: Whether there was anything to do.
+        summary: What stands now, in a few words.
+    """
+
+    name: str
+    did: bool
+    summary: str
+
+
+@dataclass
+class RunReport:
+    """What `run` did and where the results lie."""
+
+    style: str
+    stages: list[Stage] = field(default_factory=list)
+    run: Path | None = None
+    samples: Path | None = None
+    metrics: EvalReport | None = None
+    published: Path | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{stage.name:9} {'done now' if stage.did else 'as it was':9}  {stage.summary}" for stage in self.stages]
+        if self.metrics is not None:
+            lines += ["", table(self.metrics)]
+        if self.run is not None:
+            lines += ["", f"Sheet    {self.run / SHEET_FILE}", f"Metrics  {self.run / EVAL_FILE}"]
+        if self.published is not None:
+            lines += [f"Style    {self.published}", f"Try it   stylekit stylize me.jpg --style {self.style}"]
+        return "\n".join(lines)
+
+
+def prepare(recipe: Recipe, *, workspace: Workspace | None = None, progress: Progress = silent) -> None:
+    """Make the cartoons and align the photographs that a recipe trains with, where they are not there yet.
+
+    Raises:
+        StylekitError: As `gen_data` and `align` do.
+    """
+    workspace = workspace or Workspace()
+    if not (workspace.style(recipe.style) / MANIFEST).is_file():
+        gen_data(recipe=recipe, workspace=workspace, progress=progress)
+    if not (workspace.photo_set(recipe.photos.source) / MANIFEST).is_file():
+        align_photos(recipe, workspace, progress)
+
+
+def align_photos(recipe: Recipe, workspace: Workspace, progress: Progress) -> Stage:
+    """Align the recipe's photographs into their data set."""
+    report = align(
+        recipe.photos.source,
+        kind="photo",
+        output=workspace.photo_set(recipe.photos.source),
+        recipe=recipe.align,
+        seed=recipe.seed,
+        eval_fraction=recipe.photos.eval_fraction,
+        progress=progress,
+    )
+    return Stage("align", report.changed > 0, f"{report.used} photographs usable, {report.rejected} left out")
+
+
+def run(
+    recipe: Recipe, *, workspace: Workspace | None = None, device: str | None = None, progress: Progress = silent
+) -> RunReport:
+    """Carry out every stage of a recipe that is not yet done.
+
+    Pictures already made and aligned stay; a finished run of the same recipe and data is kept, a stopped one goes on, any other
+    change starts a new one; what follows is done anew only for new weights.
+
+    Raises:
+        StylekitError: As the stages do; what is done stays done.
+    """
+    workspace = workspace or Workspace()
+    report = RunReport(recipe.style)
+    made = gen_data(recipe=recipe, workspace=workspace, progress=progress)
+    aligned = made.aligned
+    usable = f"{aligned.used} cartoons usable, {aligned.rejected} left out" if aligned else f"{made.made + made.kept} cartoons"
+    report.stages.append(Stage("gen-data", made.made > 0, usable))
+    report.stages.append(align_photos(recipe, workspace, progress))
+
+    trained, did = _train_once(recipe, workspace, device, progress)
+    report.run = trained.run
+    report.stages.append(Stage("train", did, f"{trained.step} steps in {trained.train_s / 60:.1f} minutes, {trained.run}"))
+
+    report.metrics, did = _evaluate_once(trained.run, workspace, progress)
+    report.stages.append(Stage("eval", did, str(trained.run / EVAL_FILE)))
+
+    before = _described(trained.run / "bundle")
+    bundle = up_to_date(trained.run, workspace=workspace, progress=progress)
+    report.stages.append(Stage("export", _described(bundle.path) != before, str(bundle.path)))
+    if recipe.licence is not None:
+        before = _described(workspace.root / recipe.publish.to.removeprefix("dir:") / recipe.style)
+        report.published = publish(trained.run, to=recipe.publish.to, workspace=workspace, progress=progress).path
+        report.stages.append(Stage("publish", _described(report.published) != before, str(report.published)))
+    return report
+
+
+def _described(bundle: Path) -> bytes:
+    """Return a bundle's `style.json`, which lists the digest of every file; empty where there is none."""
+    file = bundle / "style.json"
+    return file.read_bytes() if file.is_file() else b""
+
+
+def _train_once(recipe: Recipe, workspace: Workspace, device: str | None, progress: Progress) -> tuple[TrainReport, bool]:
+    """Keep a finished run of the same recipe, go on with a stopped one, start a new one otherwise."""
+    runs = [folder for folder in workspace.run_folders(recipe.style) if checkpoint_folders(folder)]
+    if runs:
+        meta = read_meta(checkpoint_folders(runs[-1])[-1])
+        if meta.step <= recipe.train.max_steps:
+            try:
+                report = train(recipe, workspace=workspace, resume=True, device=device, progress=progress)
+                return report, report.step > meta.step
+            except OtherRunError as other:
+                _LOG.info("Starting a new run: %s", other.message)
+    return train(recipe, workspace=workspace, device=device, progress=progress), True
+
+
+def _evaluate_once(run: Path, workspace: Workspace, progress: Progress) -> tuple[EvalReport, bool]:
+    """Keep the figures of this very checkpoint, take them otherwise."""
+    digest = read_meta(checkpoint_folders(run)[-1]).sha256[WEIGHTS]
+    if (run / EVAL_FILE).is_file():
+        try:
+            report = read_report(run / EVAL_FILE)
+        except DataError as damaged:
+            _LOG.warning("Measuring again: %s", damaged.message)
+        else:
+            if report.protocol.checkpoint_sha256 == digest:
+                return report, False
+    return evaluate(run, workspace=workspace, progress=progress), True

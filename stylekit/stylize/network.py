@@ -1,0 +1,124 @@
+"""One picture through one network: onnxruntime on a CPU, torch on an accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stylekit.bundle import Bundle, BundledNetwork
+from stylekit.errors import ExportError, UsageError
+
+Rgb = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Translate = Callable[[Floats], Floats]  # [1, 3, H, W] in [-1, 1] to the same, H and W multiples of 4
+
+_STRIDE = 4
+_EPS = 1e-2  # as in the guided filter that ends the network (modelscope models/cv/cartoon/model_tf.py)
+
+
+def open_network(bundle: Bundle, network: BundledNetwork, device: str) -> Translate:
+    """Load a network of a bundle.
+
+    Args:
+        bundle: The style.
+        network: Which of its networks.
+        device: `cpu`, `cuda`, `mps` or `auto`, the best there is.
+
+    Raises:
+        UsageError: If the device is not there.
+        ExportError: If the network cannot be loaded.
+    """
+    if device in ("auto", "cpu") and network.onnx is not None and _device(device) == "cpu":
+        return _onnx(bundle.files[network.onnx], f"{bundle.path}: {network.onnx}")
+    from stylekit.bundle.weights import unpack_generator
+
+    return torch_network(unpack_generator(bundle, network), device)
+
+
+def torch_network(module: object, device: str) -> Translate:
+    """Run a generator module on a device.
+
+    Raises:
+        UsageError: If the device is not there.
+    """
+    import torch
+
+    assert isinstance(module, torch.nn.Module)
+    place = _device(device)
+    placed = module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(photo: Floats) -> Floats:
+        with torch.inference_mode():
+            stylized = placed(torch.from_numpy(photo).to(place))
+        return np.asarray(stylized.cpu().numpy(), np.float32)
+
+    return run
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, found in there.items() if found)
+    if not there.get(wanted.partition(":")[0], False):
+        raise UsageError(f"There is no device {wanted!r} on this machine.", "Use --device cpu, or leave it out.")
+    return wanted
+
+
+def _onnx(data: bytes, name: str) -> Translate:
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no class of their own
+        raise ExportError(f"{name} cannot be loaded: {str(error).splitlines()[0]}", "Export the style again.") from error
+    return lambda photo: np.asarray(session.run(["stylized"], {"photo": photo})[0], np.float32)
+
+
+def translate(network: Translate, photo: Rgb, size: tuple[int, int] | None = None) -> Rgb:
+    """Stylize a picture and return it at its own size.
+
+    Args:
+        network: What `open_network` gives.
+        photo: RGB uint8 [H, W, 3], any size.
+        size: Width and height at which the network sees it. Where that is smaller than the picture, the result is enlarged with
+            the picture as guide, so that outlines are as sharp as the picture's own.
+    """
+    height, width = photo.shape[:2]
+    seen_width, seen_height = size or (width, height)
+    interpolation = cv2.INTER_AREA if seen_width * seen_height < width * height else cv2.INTER_CUBIC
+    seen = (
+        photo
+        if (seen_width, seen_height) == (width, height)
+        else cv2.resize(photo, (seen_width, seen_height), interpolation=interpolation)
+    )
+    guide = seen.astype(np.float32) / 127.5 - 1
+    padded = cv2.copyMakeBorder(guide, 0, 0, 0, -seen_width % _STRIDE, cv2.BORDER_REPLICATE)
+    result = network(np.ascontiguousarray(padded.transpose(2, 0, 1)[None]))[0]
+    stylized = np.ascontiguousarray(result.transpose(1, 2, 0)[:seen_height, :seen_width])
+    if seen.shape != photo.shape:
+        stylized = _enlarge(stylized, guide, photo.astype(np.float32) / 127.5 - 1)
+    return np.clip((stylized + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _enlarge(stylized: Floats, guide: Floats, photo: Floats) -> Floats:
+    """Bring `stylized` to the size of `photo`: the fast guided filter (He and Sun 2015, arXiv:1505.00996).
+
+    What turns the small photograph into the small stylized picture, a slope and an offset for every window and channel, is
+    enlarged and applied to the large photograph.
+    """
+
+    def mean(x: NDArray[Any]) -> Floats:
+        return np.asarray(cv2.blur(x, (3, 3), borderType=cv2.BORDER_REPLICATE), np.float32)
+
+    mean_x, mean_y = mean(guide), mean(stylized)
+    slope = (mean(guide * stylized) - mean_x * mean_y) / (mean(guide * guide) - mean_x * mean_x + _EPS)
+    offset = mean_y - slope * mean_x
+    size = (photo.shape[1], photo.shape[0])
+    slope, offset = (cv2.resize(mean(x), size, interpolation=cv2.INTER_LINEAR) for x in (slope, offset))
+    return np.asarray(slope * photo + offset, np.float32)

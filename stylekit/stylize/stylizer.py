@@ -1,0 +1,166 @@
+"""`Stylizer`: a style as a Python object that turns pictures into pictures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylekit.bundle import Bundle, load_style
+from stylekit.bundle.style import STYLE_FILE
+from stylekit.errors import UsageError
+from stylekit.faces.align import Matrix, face_matrix, paste_back, scale_of, warp
+from stylekit.faces.detect import FaceDetector
+from stylekit.faces.landmarks import FaceMesh
+from stylekit.faces.mask import feather_mask
+from stylekit.paths import Workspace
+from stylekit.stylize.network import Rgb, Translate, open_network, torch_network, translate
+
+# modelscope pipelines/cv/image_cartoon_pipeline.py runs a network trained at 256 px on faces of 288 px and on pictures whose
+# short side is 720 px at most; both are kept in proportion to the training size.
+_FACE_ZOOM = 288 / 256
+_SHORT_SIDE = 720 / 256
+_LONGEST = 4.0  # long sides to short sides; beyond it the network sees less, so that a panorama needs no more memory
+
+
+@dataclass(frozen=True)
+class StylizedFace:
+    """One face of a picture.
+
+    Attributes:
+        crop: The aligned face, stylized, RGB uint8 [S, S, 3].
+        matrix: Picture to crop.
+    """
+
+    crop: Rgb
+    matrix: Matrix
+
+
+class Stylizer:
+    """A style, ready to use. Networks are loaded once, the face finder when it is first needed.
+
+    Args:
+        style: A bundle, the path of one, a run or checkpoint folder, or the name of a style; None takes the current style.
+        size: Short side in pixels at which the network sees a whole picture; by default 720/256 of its training size.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        workspace: Where names are looked up; the current folder by default.
+
+    Raises:
+        UsageError: If no style is named and none is current, or the device is not there.
+        ExportError: If there is no such style, or it is damaged.
+
+    Example:
+        stylized = Stylizer("archer-style")(photo)
+    """
+
+    def __init__(
+        self,
+        style: str | Path | Bundle | None = None,
+        *,
+        size: int | None = None,
+        device: str = "auto",
+        workspace: Workspace | None = None,
+    ) -> None:
+        self._face: Translate
+        self._background: Translate
+        self._open(style, device, workspace or Workspace())
+        self._short_side = size or round(_SHORT_SIDE * self._trained_size)
+
+    def _open(self, style: str | Path | Bundle | None, device: str, workspace: Workspace) -> None:
+        if style is None:
+            style = workspace.current_style()
+            if style is None:
+                raise UsageError("No style is named and none is current here.", "Name one with --style.")
+        bundle, run = (style, None) if isinstance(style, Bundle) else _find(style, workspace)
+        if bundle is not None:
+            networks = bundle.style.networks
+            self.name, self._trained_size, self._template = bundle.style.name, networks.face.size, networks.face.template
+            self._face = open_network(bundle, networks.face, device)
+            self._background = open_network(bundle, networks.background, device) if networks.background else self._face
+            return
+        from stylekit.engine.checkpoint import load_generator
+
+        assert run is not None
+        loaded = load_generator(run)
+        self.name, self._trained_size, self._template = (
+            loaded.recipe.style,
+            loaded.recipe.train.size,
+            loaded.recipe.align.template,
+        )
+        self._face = self._background = torch_network(loaded.module, device)
+
+    def __call__(self, image: NDArray[np.uint8]) -> Rgb:
+        """Return the whole picture stylized, background and every face, at its own size; RGB uint8 [H, W, 3] in and out."""
+        return self.picture(image)[0]
+
+    def picture(self, image: NDArray[np.uint8]) -> tuple[Rgb, int]:
+        """Return the whole picture stylized, and how many faces were found in it."""
+        photo = _check(image)
+        result = translate(self._background, photo, self._seen(photo))
+        faces = self.faces(photo)
+        for face in reversed(faces):  # the largest last, on top
+            result = paste_back(result, face.crop, face.matrix, feather_mask(len(face.crop)))
+        return result, len(faces)
+
+    def faces(self, image: NDArray[np.uint8], size: int | None = None) -> list[StylizedFace]:
+        """Return every face found, aligned and stylized, the largest first.
+
+        Args:
+            image: RGB uint8 [H, W, 3].
+            size: Side of the crops in pixels; by default as large as the face is in the picture, and no less than the network
+                was trained at.
+        """
+        photo = _check(image)
+        return [
+            self._stylize_face(photo, self._mesh.mesh(photo, face).landmarks_5, size) for face in self._detector.detect(photo)
+        ]
+
+    @cached_property
+    def _detector(self) -> FaceDetector:
+        return FaceDetector()
+
+    @cached_property
+    def _mesh(self) -> FaceMesh:
+        return FaceMesh()
+
+    def _stylize_face(self, photo: Rgb, points: NDArray[np.float32], size: int | None) -> StylizedFace:
+        natural = math.ceil(self._trained_size / scale_of(face_matrix(points, self._template, self._trained_size)))
+        side = size or max(self._trained_size, natural)
+        matrix = face_matrix(points, self._template, side)
+        seen = min(side, round(_FACE_ZOOM * self._trained_size / 4) * 4)
+        return StylizedFace(translate(self._face, warp(photo, matrix, side), (seen, seen)), matrix)
+
+    def _seen(self, photo: Rgb) -> tuple[int, int]:
+        height, width = photo.shape[:2]
+        short, long = sorted((height, width))
+        scale = min(1.0, self._short_side / short, self._short_side * _LONGEST / long)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _find(style: str | Path, workspace: Workspace) -> tuple[Bundle | None, Path | None]:
+    """Return the bundle of a style, or the run to take the newest checkpoint from where it was trained since it was exported."""
+    if (Path(style) / "checkpoints").is_dir() or (Path(style) / "meta.json").is_file():
+        return None, Path(style)
+    runs = [run for run in workspace.run_folders(str(style)) if (run / "checkpoints").is_dir()]
+    if not runs or (Path(style) / STYLE_FILE).is_file():
+        return load_style(style, workspace), None
+    if (runs[-1] / "bundle" / STYLE_FILE).is_file():
+        from stylekit.engine.checkpoint import latest_checkpoint
+
+        bundle = load_style(runs[-1] / "bundle")
+        if int(latest_checkpoint(runs[-1]).name.removeprefix("step-")) <= bundle.style.training.steps:
+            return bundle, None
+    return None, runs[-1]
+
+
+def _check(image: NDArray[np.uint8]) -> Rgb:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UsageError(
+            f"A picture must be RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.",
+            "Read it with stylekit.images.read_rgb.",
+        )
+    return np.ascontiguousarray(image)

@@ -1,0 +1,53 @@
+"""The doctor names each lack with the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from stylekit import assets, doctor
+from stylekit.doctor import Check
+from tests.assets.conftest import FACE, Shelf
+
+
+def checks() -> dict[str, Check]:
+    return {check.name: check for check in doctor.doctor()}
+
+
+def test_every_lack_has_a_mend_and_nothing_else_has_one(empty_home: Path) -> None:
+    for check in checks().values():
+        assert bool(check.mend) == (not check.ok), check
+
+
+def test_assets_are_found_missing_or_damaged(shelf: Shelf) -> None:
+    shelf.use(shelf.wheel_asset())
+    missing = checks()["asset face"]
+    assert (missing.ok, missing.mend, missing.required) == (False, "Run: stylekit assets fetch face", False)
+    path = assets.fetch("face")
+    assert checks()["asset face"].ok
+    path.write_bytes(FACE[:-1])
+    damaged = checks()["asset face"]
+    assert (damaged.ok, damaged.required) == (False, True)
+
+
+def test_a_missing_extra_gives_its_install_command(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "diffusers":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    check = checks()["extra gen"]
+    assert (check.ok, check.required, check.mend) == (False, False, "Run: pip install 'stylekit[gen]'")
+    assert "diffusers" in check.detail
+
+
+def test_a_cache_that_cannot_be_written_is_required_to_be_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    check = checks()["cache folder"]
+    assert not check.ok
+    assert "STYLEKIT_HOME" in check.mend

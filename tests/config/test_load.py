@@ -1,0 +1,261 @@
+"""Recipes: read strictly, explained in a sentence, written back to equal themselves."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stylekit.config.load import (
+    built_in_recipes,
+    copy_recipe,
+    dump_recipe,
+    find_recipe,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+    save_recipe,
+    style_recipe,
+)
+from stylekit.config.schema import GenerateRecipe, NetworkRecipe, Recipe, TrainRecipe
+from stylekit.errors import RecipeError, UsageError
+from stylekit.paths import Workspace
+
+BUILT_IN = sorted(built_in_recipes().glob("*.yaml"))
+
+
+def test_the_count_of_built_in_recipes() -> None:
+    assert [path.name for path in BUILT_IN] == ["archer-style.yaml", "demo.yaml"]
+
+
+@pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: path.stem)
+def test_built_in_recipe_is_sound_opens_with_its_commands_and_round_trips(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert f"stylekit run recipes/{path.name}" in path.read_text("utf-8").partition("\nstyle:")[0]
+    assert recipe.description
+    assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
+def test_archer_is_the_full_size_path() -> None:
+    recipe = load_recipe("archer-style")
+    assert (recipe.generate.engine, recipe.generate.model) == ("diffusers", "nitrosocke/archer-diffusion")
+    assert "{person}" in (recipe.generate.prompt or "")
+    assert (recipe.align.size, recipe.train.size, recipe.train.batch_size, recipe.train.max_steps) == (256, 256, 16, 300_000)
+
+
+numbers = st.floats(1e-12, 1e6, allow_subnormal=False)
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    [
+        "no",
+        "2e-4",
+        "1_0",
+        "010",
+        "~",
+        "",
+        "null",
+        "a: b",
+        "- x",
+        "# c",
+        "'",
+        '"',
+        "a\nb",
+        " a",
+        "1:30",
+        "2024-01-01",
+        "<<",
+        "=",
+        "照片",
+    ]
+)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    train = TrainRecipe(
+        network=NetworkRecipe(width=draw(st.integers(4, 256))),
+        learning_rate=draw(st.floats(1e-12, 0.99, allow_subnormal=False)),
+        gradient_clip=draw(numbers),
+        max_steps=draw(st.integers(1, 10**9)),
+        mixed_precision=draw(st.sampled_from(["no", "fp16", "bf16"])),
+    )
+    generate = GenerateRecipe(
+        prompt=draw(st.none() | words),
+        negative=draw(words),
+        guidance=draw(numbers),
+        options=draw(
+            st.dictionaries(words, words | st.integers() | st.booleans() | numbers | st.lists(words, max_size=3), max_size=3)
+        ),
+    )
+    return Recipe(
+        style="toon", description=draw(words), authors=tuple(draw(st.lists(words, max_size=3))), train=train, generate=generate
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(recipe=recipes())
+def test_a_dumped_recipe_reads_back_equal(recipe: Recipe) -> None:
+    assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(max_size=60) | st.text("abstyle:{}[],&*!|>-# \n\t'\"0.e", max_size=60))
+def test_any_text_is_a_recipe_or_a_recipe_error(text: str) -> None:
+    with suppress(RecipeError):
+        assert isinstance(parse_recipe(text), Recipe)
+
+
+def test_every_described_key_carries_its_comment() -> None:
+    text = dump_recipe(Recipe(style="toon"))
+    for section in (Recipe, GenerateRecipe, TrainRecipe, NetworkRecipe):
+        for name, field in section.model_fields.items():
+            if field.description:
+                comment, _, key = text.partition(f"# {field.description}\n")[2].partition(":")[0].rpartition(" ")
+                assert key == name, (comment, name)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("train: {learning_rate: 2e-4}", "learning_rate", 2e-4),
+        ("train: {mixed_precision: no}", "mixed_precision", "no"),
+        ("train: {max_steps: 300_000}", "max_steps", 300_000),
+    ],
+)
+def test_scalars_mean_what_they_look_like(line: str, key: str, value: object) -> None:
+    assert getattr(parse_recipe(f"style: toon\n{line}").train, key) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message", "hint"),
+    [
+        ("train.max_step=3", "train.max_step is not a known key.", "Did you mean train.max_steps?"),
+        ("max_steps=5", "max_steps is not a known key.", "Did you mean train.max_steps?"),
+        ("train.zzz.qqq=5", "train.zzz is not a known key.", "Known keys: method, engine"),
+        ("train.size=20", "train.size is 20, but must be a whole number from 32 to 1024, a multiple of 8.", ""),
+        ("train.size=abc", "train.size is 'abc', but must be a whole number from 32 to 1024", ""),
+        ("train.batch_size=0", "train.batch_size is 0, but must be a whole number of at least 1.", ""),
+        ("train.learning_rate=2", "train.learning_rate is 2, but must be a number above 0 and below 1.", ""),
+        ("train.learning_rate=inf", "train.learning_rate is 'inf', but must be a number above 0", ""),
+        ("photos.eval_fraction=1.5", "photos.eval_fraction is 1.5, but must be a number from 0.0 to 1.0.", ""),
+        ("train.preset=upstrem", "train.preset is 'upstrem', but must be one of upstream, default.", "Did you mean upstream?"),
+        ("export.formats=[onnx, tflite]", "export.formats[1] is 'tflite', but must be one of onnx", ""),
+        ("train.augment.flip=maybe", "train.augment.flip is 'maybe', but must be true or false.", ""),
+        ("train.augment.scale=[2, 1]", "train.augment: scale must be two positive numbers, the smaller first.", ""),
+        ("train.augment.scale=[2]", "train.augment.scale has too few entries.", ""),
+        ("train=3", "train is 3, but must be a section of keys.", ""),
+        ("authors=Me", "authors is 'Me', but must be a list.", ""),
+        ("generate.revision=5", "generate.revision is 5, but must be text (put it in quotes).", ""),
+        ("generate.options.hair={a: {b: c}}", "generate.options.hair is {'a': {'b': 'c'}}, but must be", ""),
+        ("style=My Style", "style is 'My Style', but must be lower-case letters and digits, joined by single hyphens.", ""),
+        ("train.size=", "train.size is empty, but must be a whole number", ""),
+        ("train.size", "is not of the form key=value.", "--set train.max_steps=1000"),
+        ("train.size=[", "line 1:", ""),
+    ],
+)
+def test_a_wrong_override_is_explained(override: str, message: str, hint: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe("style: toon", [override])
+    assert caught.value.message.startswith(f"--set {override}")
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_a_mistyped_key_in_a_file_names_file_path_and_what_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("style: toon\ntrain:\n  max_step: 5\n  size: 20\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert str(caught.value) in (
+        f"{path}: train.max_step is not a known key. Did you mean train.max_steps? Also wrong: train.size.",
+        f"{path}: train.size is 20, but must be a whole number from 32 to 1024, a multiple of 8. Also wrong: train.max_step.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("style: a\nstyle: b", ", line 2: the key style stands here twice"),
+        ("style: a\ntrain:\n  size: 64\n  size: 32", ", line 4: the key size stands here twice"),
+        ("- a", "a recipe is a list of keys and values"),
+        ("", "style is missing"),
+        ("style: [", ", line 1:"),
+        ("[a]: 1", ", line 1: a key must be a word"),
+        ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("style: &x [*x]", "style is [[...]]"),
+        ("style: " + "[" * 5000, "not YAML"),
+    ],
+)
+def test_unsound_yaml_is_refused(text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, source="x.yaml")
+    assert caught.value.message.startswith("x.yaml")
+    assert message in caught.value.message
+
+
+def test_a_recipe_that_is_not_utf8_or_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"style: \xff\xfe")
+    with pytest.raises(RecipeError, match=r"x\.yaml cannot be read"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="There is no recipe file"):
+        load_recipe(tmp_path)
+
+
+def test_overrides_split_at_the_first_equals_sign_and_later_ones_win() -> None:
+    recipe = parse_recipe(
+        "style: toon", ["generate.prompt=a=b", "train.size=64", "train.size=96", "train.augment.scale=[1, 1.5]"]
+    )
+    assert recipe.generate.prompt == "a=b"
+    assert recipe.train.size == 96
+    assert recipe.train.augment.scale == (1.0, 1.5)
+
+
+def test_the_workspace_comes_before_the_built_in_recipes(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert find_recipe("demo", workspace) == built_in_recipes() / "demo.yaml"
+    workspace.recipes.mkdir()
+    (workspace.recipes / "demo.yaml").write_text("style: mine")
+    assert load_recipe("demo", workspace=workspace).style == "mine"
+
+
+def test_unknown_recipes_are_answered_with_the_closest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"There is no recipe named archr-style\. Did you mean archer-style\?"):
+        load_recipe("archr-style")
+    with pytest.raises(RecipeError, match="To use the built-in recipe, say demo alone"):
+        load_recipe(tmp_path / "demo.yaml")
+
+
+def test_a_style_finds_its_recipe_by_file_by_content_or_gets_the_defaults(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert style_recipe("toon-head", ["train.size=64"], workspace) == load_recipe("demo", ["train.size=64"])
+    assert style_recipe("my-own", ["seed=3"], workspace) == Recipe(style="my-own", seed=3)
+    save_recipe(Recipe(style="toon-head", seed=9), workspace)
+    assert style_recipe("toon-head", workspace=workspace).seed == 9
+
+
+def test_copying_keeps_everything_but_the_name_and_never_replaces(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    path = copy_recipe("archer-style", "My Archer", workspace)
+    assert path == tmp_path / "recipes" / "my-archer.yaml"
+    assert load_recipe(path) == load_recipe("archer-style").model_copy(update={"style": "my-archer"})
+    assert copy_recipe("archer-style", "my-archer", workspace) == path
+    with pytest.raises(UsageError, match="already there"):
+        copy_recipe("demo", "my-archer", workspace)
+
+
+def test_one_bad_recipe_is_listed_with_its_error_beside_the_good_ones(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    save_recipe(Recipe(style="good"), workspace)
+    (workspace.recipes / "bad.yaml").write_text("stile: bad")
+    entries = list_recipes(workspace)
+    assert [(entry.name, entry.built_in, entry.recipe is None) for entry in entries] == [
+        ("bad", False, True),
+        ("good", False, False),
+        ("archer-style", True, False),
+        ("demo", True, False),
+    ]
+    assert "stile is not a known key" in entries[0].error or "style is missing" in entries[0].error

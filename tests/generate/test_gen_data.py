@@ -1,0 +1,172 @@
+"""`gen_data`: which recipe is carried out, and what happens to what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylekit.config.schema import GenerateRecipe, Recipe
+from stylekit.data.manifest import Generation, Origin, read_manifest, read_origins
+from stylekit.errors import GenerationError, Interrupted, UsageError
+from stylekit.generate import api
+from stylekit.generate.api import gen_data
+from stylekit.images import write_image
+from stylekit.paths import Workspace, sha256_bytes
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+class Painter:
+    """An engine whose pictures are the record that makes them."""
+
+    def __init__(self, recipe: GenerateRecipe, seed: int) -> None:
+        self.recipe, self.seed = recipe, seed
+        self.files = [f"{index}.png" for index in range(recipe.count)]
+
+    def generation(self, index: int) -> Generation:
+        return Generation(engine=self.recipe.engine, model=self.recipe.model or "", prompt=self.recipe.prompt, seed=self.seed + index)
+
+    def pictures(self, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
+        for index, file in wanted.items():
+            data = self.generation(index).model_dump_json().encode()
+            yield Origin(file=file, sha256=sha256_bytes(data), generation=self.generation(index)), data
+
+
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "create", Painter)
+
+
+def prompt_of(workspace: Workspace, style: str) -> str | None:
+    generation = read_origins(workspace.style(style) / "raw" / "origin.jsonl")[0].generation
+    assert generation is not None
+    return generation.prompt
+
+
+def test_prompt_without_a_model_fails_with_the_mend_and_draws_nothing(workspace: Workspace):
+    with pytest.raises(GenerationError, match="none is named") as caught:
+        gen_data("moebius style", workspace=workspace)
+    assert "--model" in caught.value.hint
+    assert not workspace.style("moebius-style").exists()
+    assert workspace.current_style() is None
+
+
+@pytest.mark.usefixtures("painted")
+def test_nothing_said_is_the_demo_and_says_so_then_the_current_style(workspace: Workspace):
+    first = gen_data(workspace=workspace, count=2, align=False)
+    assert (first.style, first.made) == ("toon-head", 2)
+    assert "demo" in first.note
+    assert workspace.current_style() == "toon-head"
+    second = gen_data(workspace=workspace, count=3, align=False)
+    assert (second.style, second.made, second.kept, second.note) == ("toon-head", 1, 2, "")
+
+
+@pytest.mark.usefixtures("painted")
+def test_prompt_names_the_style_and_finds_the_recipe_of_that_name(workspace: Workspace):
+    assert gen_data("Archer style", workspace=workspace, count=1, align=False).style == "archer-style"
+    assert prompt_of(workspace, "archer-style") == "archer style, a portrait painting of {person}"
+    assert gen_data("ink wash", workspace=workspace, style="sumi", count=1, align=False).style == "sumi"
+    assert prompt_of(workspace, "sumi") == "ink wash, a portrait painting of {person}"
+    assert workspace.current_style() == "sumi"
+
+
+def test_prompt_for_an_engine_that_cannot_read_it_is_refused(workspace: Workspace):
+    with pytest.raises(UsageError, match="no use for a prompt"):
+        gen_data("ink wash", workspace=workspace, style="toon-head")
+
+
+@pytest.mark.usefixtures("painted")
+def test_other_settings_are_refused_unless_begun_anew(workspace: Workspace):
+    recipe = Recipe(style="s", generate=GenerateRecipe(model="m", prompt="p", count=3))
+    gen_data(recipe=recipe, workspace=workspace, align=False)
+    (workspace.style("s") / "raw" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(GenerationError, match=r"other settings \(seed\)"):
+        gen_data(recipe=recipe, workspace=workspace, seed=9, align=False)
+    report = gen_data(recipe=recipe, workspace=workspace, seed=9, count=2, resume=False, align=False)
+    assert (report.made, report.kept) == (2, 0)
+    assert sorted(p.name for p in (report.folder / "raw").iterdir()) == ["0.png", "1.png", "mine.png", "origin.jsonl"]
+
+
+@pytest.mark.usefixtures("painted")
+def test_beginning_anew_loses_nothing_if_nothing_can_be_made(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    recipe = Recipe(style="s", generate=GenerateRecipe(model="m", prompt="p", count=3))
+    gen_data(recipe=recipe, workspace=workspace, align=False)
+
+    def unreachable(self: Painter, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
+        raise GenerationError("no hub")
+        yield
+
+    monkeypatch.setattr(Painter, "pictures", unreachable)
+    with pytest.raises(GenerationError, match="no hub"):
+        gen_data(recipe=recipe, workspace=workspace, resume=False, align=False)
+    assert (workspace.style("s") / "raw" / "2.png").is_file()
+
+
+@pytest.mark.usefixtures("painted")
+def test_stopping_keeps_what_is_made_and_going_on_makes_the_rest(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    recipe = Recipe(style="s", generate=GenerateRecipe(model="m", prompt="p", count=5))
+    paint = Painter.pictures
+
+    def until_stopped(self: Painter, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
+        for number, picture in enumerate(paint(self, wanted)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield picture
+
+    monkeypatch.setattr(Painter, "pictures", until_stopped)
+    with pytest.raises(Interrupted, match="2 new pictures"):
+        gen_data(recipe=recipe, workspace=workspace, align=False)
+    monkeypatch.setattr(Painter, "pictures", paint)
+    report = gen_data(recipe=recipe, workspace=workspace, align=False)
+    assert (report.made, report.kept) == (3, 2)
+
+
+@pytest.mark.usefixtures("painted")
+def test_picture_the_engine_leaves_out_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    paint = Painter.pictures
+    monkeypatch.setattr(Painter, "pictures", lambda self, wanted: (p for p in paint(self, wanted) if p[0].file != "1.png"))
+    report = gen_data(recipe=Recipe(style="s", generate=GenerateRecipe(model="m", prompt="p", count=3)), workspace=workspace, align=False)
+    assert (report.made, report.skipped) == (2, ("1.png",))
+
+
+def test_own_pictures_are_copied_and_a_changed_one_again(workspace: Workspace, tmp_path: Path):
+    mine = tmp_path / "mine"
+    for name, level in (("a.png", 10), ("b/c.png", 20)):
+        write_image(mine / name, np.full((8, 8, 3), level, np.uint8))
+    recipe = Recipe(style="own", generate=GenerateRecipe(engine="folder", model=str(mine)))
+    report = gen_data(recipe=recipe, workspace=workspace, align=False)
+    assert (report.made, report.kept) == (2, 0)
+    write_image(mine / "a.png", np.full((8, 8, 3), 99, np.uint8))
+    report = gen_data(recipe=recipe, workspace=workspace, align=False)
+    assert (report.made, report.kept) == (1, 1)
+    assert (report.folder / "raw" / "a.png").read_bytes() == (mine / "a.png").read_bytes()
+    assert (mine / "b" / "c.png").is_file()
+
+
+def test_folder_without_pictures_is_refused(workspace: Workspace, tmp_path: Path):
+    for model in (None, str(tmp_path / "nowhere")):
+        with pytest.raises(GenerationError):
+            gen_data(recipe=Recipe(style="own", generate=GenerateRecipe(engine="folder", model=model)), workspace=workspace)
+
+
+@pytest.mark.usefixtures("asset_home")
+def test_drawn_faces_end_up_aligned_with_their_provenance(workspace: Workspace):
+    recipe = Recipe(style="toons", generate=GenerateRecipe(engine="dicebear", model="toon-head", count=3))
+    report = gen_data(recipe=recipe, workspace=workspace)
+    assert report.aligned is not None
+    assert report.manifest is not None
+    assert report.contact_sheet is not None
+    assert report.contact_sheet.is_file()
+    lines = read_manifest(report.manifest)
+    assert [line.input for line in lines] == ["raw/000000.png", "raw/000001.png", "raw/000002.png"]
+    assert {line.licence for line in lines} == {"CC-BY-4.0"}
+    assert all(line.generation is not None and line.status == "used" and line.split == "train" for line in lines)
+    again = gen_data(recipe=recipe, workspace=workspace)
+    assert again.aligned is not None
+    assert (again.made, again.kept, again.aligned.changed) == (0, 3, 0)

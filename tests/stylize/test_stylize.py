@@ -1,0 +1,235 @@
+"""Pictures and files through a style. The network here repeats the photograph, so what differs is stylize's own doing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stylekit.assets import fetch
+from stylekit.bundle import Bundle
+from stylekit.bundle.weights import pack_weights
+from stylekit.errors import ExportError, UsageError
+from stylekit.faces.align import invert, warp
+from stylekit.faces.mask import feather_mask
+from stylekit.images import read_rgb, write_image
+from stylekit.paths import Workspace
+from stylekit.stylize import Stylizer, stylize, stylizer
+from stylekit.stylize.network import Floats, Rgb, Translate, translate
+from tests.bundle.test_style import FACE, make_style
+from tests.trained import generator, half_graph, make_run
+
+
+def repeat(photo: Floats) -> Floats:
+    return photo
+
+
+def negative(photo: Floats) -> Floats:
+    return -photo
+
+
+@pytest.fixture(scope="module")
+def portrait() -> Rgb:
+    return read_rgb(fetch("astronaut"))
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle(Path("pop-art"), make_style(), {"face.safetensors": pack_weights(generator(), torch.float16, {})})
+
+
+@pytest.fixture
+def repeating(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Stylizer:
+    return with_network(bundle, repeat, monkeypatch, size=512)
+
+
+def with_network(bundle: Bundle, network: Translate, monkeypatch: pytest.MonkeyPatch, size: int | None = None) -> Stylizer:
+    monkeypatch.setattr(stylizer, "open_network", lambda bundle, part, device: network)
+    return Stylizer(bundle, size=size)
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 99))
+def test_any_size_comes_back_whole(height: int, width: int, seed: int) -> None:
+    photo = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    seen = []
+
+    def network(x: Floats) -> Floats:
+        seen.append(x.shape)
+        return x
+
+    assert np.array_equal(translate(network, photo), photo)
+    assert translate(network, photo, (max(1, width // 2), max(1, height // 2))).shape == photo.shape
+    assert all(shape[2] % 4 == 0 and shape[3] % 4 == 0 for shape in seen)
+
+
+def test_enlarging_by_the_photograph_keeps_its_outlines(portrait: Rgb) -> None:
+    small = (128, 128)
+    guided = translate(repeat, portrait, small).astype(float)
+    plain = cv2.resize(
+        cv2.resize(portrait, small, interpolation=cv2.INTER_AREA), (512, 512), interpolation=cv2.INTER_CUBIC
+    ).astype(float)
+    assert np.abs(guided - portrait).mean() < 0.7 * np.abs(plain - portrait).mean()
+
+
+def test_faces_are_pasted_back_without_a_seam(repeating: Stylizer, portrait: Rgb) -> None:
+    result, faces = repeating.picture(portrait)
+    (face,) = repeating.faces(portrait)
+    assert faces == 1
+    mask = warp(feather_mask(len(face.crop)), invert(face.matrix), (512, 512), "black")
+    difference = np.abs(result.astype(int) - portrait).max(axis=2)
+    assert difference[mask == 0].max() == 0, "the background is the photograph itself"
+    assert difference[(mask > 0) & (mask < 0.25)].max() <= 16, "the rim of the face fades into it"
+    assert difference[mask > 0.9].mean() < 6, "the face lies where it was taken from"
+
+
+def test_only_the_face_is_drawn_by_the_face_network(bundle: Bundle, portrait: Rgb, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = FACE.model_copy(update={"template": "ffhq"})
+    two = make_style(networks=make_style().networks.model_copy(update={"background": network}))
+    monkeypatch.setattr(stylizer, "open_network", lambda bundle, part, device: repeat if part.template == "ffhq" else negative)
+    result = Stylizer(Bundle(bundle.path, two, bundle.files), size=512)(portrait)
+    assert np.array_equal(result[300:], portrait[300:])
+    cheek = (slice(105, 120), slice(205, 220))
+    assert np.abs(result[cheek].astype(int) - (255 - portrait[cheek].astype(int))).mean() < 20
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (517, 333), (1600, 240)])
+def test_pictures_keep_their_size(bundle: Bundle, shape: tuple[int, int]) -> None:
+    gray = np.full((*shape, 3), 128, np.uint8)
+    result, faces = Stylizer(bundle, device="cpu").picture(gray)
+    assert faces == 0
+    assert result.shape == gray.shape
+    assert np.abs(result.astype(int) - 128).mean() < 4
+
+
+def test_large_pictures_are_seen_small(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def network(photo: Floats) -> Floats:
+        seen.append(photo.shape[2:])
+        return photo
+
+    style = with_network(bundle, network, monkeypatch)
+    for size in ((100, 120), (800, 1000), (200, 8000)):
+        style(np.zeros((*size, 3), np.uint8))
+    assert seen == [(100, 120), (180, 228), (20, 720)]
+
+
+def test_onnxruntime_and_torch_agree(bundle: Bundle, portrait: Rgb) -> None:
+    both = make_style(networks=make_style().networks.model_copy(update={"face": FACE.model_copy(update={"onnx": "face.onnx"})}))
+    graph = {"face.onnx": half_graph()}
+    by_onnx = Stylizer(Bundle(bundle.path, both, {**bundle.files, **graph}), device="cpu")(portrait)
+    by_torch = Stylizer(bundle, device="cpu")(portrait)
+    assert np.abs(by_onnx.astype(int) - by_torch).max() <= 1
+    broken = Bundle(bundle.path, both, {**bundle.files, "face.onnx": b"nonsense"})
+    with pytest.raises(ExportError, match=r"face\.onnx"):
+        Stylizer(broken, device="cpu")
+
+
+def test_faces_come_aligned_and_as_large_as_asked(repeating: Stylizer, portrait: Rgb) -> None:
+    (face,) = repeating.faces(portrait)
+    assert face.crop.shape == (161, 161, 3) or abs(len(face.crop) - 161) < 8, "as large as in the picture"
+    (large,) = repeating.faces(portrait, 320)
+    assert large.crop.shape == (320, 320, 3)
+    eyes = large.matrix @ np.array([[212.0, 246.0], [101.0, 103.0], [1.0, 1.0]])
+    assert np.abs(eyes - np.array([[124, 200], [153, 153]])).max() < 30
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)],
+)
+def test_arrays_that_are_no_picture_are_refused(repeating: Stylizer, image: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="RGB uint8"):
+        repeating(image)
+
+
+def test_a_missing_device_is_a_plain_error(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="tpu"):
+        Stylizer(bundle, device="tpu")
+
+
+def test_a_run_is_used_before_it_is_exported(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with pytest.raises(UsageError, match="No style"):
+        Stylizer(workspace=workspace)
+    with pytest.raises(ExportError, match="noir"):
+        Stylizer("noir", workspace=workspace)
+    run = make_run(workspace)
+    gray = np.full((16, 16, 3), 90, np.uint8)
+    results = [
+        Stylizer(style, workspace=workspace)(gray) for style in (None, "pop-art", run, run / "checkpoints" / "step-000007")
+    ]
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, portrait: Rgb) -> Path:
+    folder = tmp_path / "in"
+    write_image(folder / "ada.png", portrait)
+    write_image(folder / "trip" / "ada.jpg", portrait)
+    write_image(folder / "trip" / "wall.png", np.full((60, 80, 3), 90, np.uint8))
+    (folder / "notes.jpg").write_text("not a picture")
+    (folder / "cut.jpg").write_bytes((folder / "trip" / "ada.jpg").read_bytes()[:9000])
+    return folder
+
+
+def test_one_bad_input_never_stops_the_rest(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    report = stylize([pictures, tmp_path / "missing.png"], style=bundle, output=tmp_path / "out")
+    assert {file.name for file in report.failed} == {"notes.jpg", "cut.jpg", "missing.png"}
+    assert all(name.name in reason for name, reason in report.failed.items())
+    assert report.exit_code == 3
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["in-ada.png", "trip-ada.png", "wall.png"]
+    assert [path.name for path in report.faceless] == ["wall.png"]
+    assert read_rgb(tmp_path / "out" / "wall.png").shape == (60, 80, 3)
+
+
+def test_mode_face_lists_pictures_without_one(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    inputs = [pictures / "ada.png", pictures / "trip" / "wall.png"]
+    report = stylize(inputs, style=bundle, output=tmp_path / "out", mode="face", size=128, file_format="jpg", quality=80)
+    assert list(report.failed) == [inputs[1]]
+    assert "no face" in report.failed[inputs[1]]
+    assert read_rgb(tmp_path / "out" / "ada.jpg").shape == (128, 128, 3)
+
+
+def test_every_face_of_a_picture_gets_a_file(bundle: Bundle, portrait: Rgb, tmp_path: Path) -> None:
+    write_image(tmp_path / "two.png", np.hstack([portrait[:400], portrait[:400, ::-1]]))
+    (done,) = stylize([tmp_path / "two.png"], style=bundle, output=tmp_path / "out", mode="face").done
+    assert done.faces == 2
+    assert [path.name for path in done.outputs] == ["two.png", "two-face2.png"]
+    first, second = (read_rgb(path) for path in done.outputs)
+    assert first.shape != second.shape or not np.array_equal(first, second)
+
+
+def test_one_picture_goes_to_the_file_named(bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    report = stylize([pictures / "ada.png"], style=bundle, output=tmp_path / "me.webp")
+    assert report.done[0].outputs == (tmp_path / "me.webp",)
+    assert read_rgb(tmp_path / "me.webp").shape == (512, 512, 3)
+    assert report.exit_code == 0
+
+
+def test_inputs_are_never_replaced_and_outputs_never_read(bundle: Bundle, pictures: Path) -> None:
+    before = (pictures / "ada.png").read_bytes()
+    with pytest.raises(UsageError, match=r"ada\.png"):
+        stylize([pictures / "ada.png"], style=bundle, output=pictures)
+    assert (pictures / "ada.png").read_bytes() == before
+    for _ in range(2):
+        report = stylize([pictures / "trip"], style=bundle, output=pictures / "trip" / "stylized")
+        assert len(report.done) == 2
+    with pytest.raises(UsageError, match="no pictures"):
+        stylize([], style=bundle)
+
+
+def test_pictures_are_turned_upright(bundle: Bundle, tmp_path: Path) -> None:
+    turned = Image.new("RGB", (40, 20), "red")
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "phone.jpg", exif=exif)
+    stylize([tmp_path / "phone.jpg"], style=bundle, output=tmp_path / "out")
+    assert read_rgb(tmp_path / "out" / "phone.png").shape == (40, 20, 3)

@@ -1,0 +1,128 @@
+"""Who may import whom, and what may not wake up early."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import stylekit
+
+PACKAGE = Path(stylekit.__file__).parent
+MODULES = {
+    ".".join(("stylekit", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+
+# Each row imports only from its own row and the rows above it.
+LAYERS = (
+    ("errors", "progress"),
+    ("paths",),
+    ("images",),
+    ("assets", "config"),
+    ("nn",),
+    ("faces",),
+    ("data",),
+    ("methods",),
+    ("bundle",),
+    ("metrics",),
+    ("engine",),
+    ("generate",),
+    ("export", "stylize"),
+    ("publish",),
+    ("pipeline", "doctor"),
+    ("cli",),
+)
+HEIGHT = {part: height for height, row in enumerate(LAYERS) for part in row}
+LIGHT = ("stylekit", "stylekit.errors", "stylekit.paths", "stylekit.progress", "stylekit.images", "stylekit.data.manifest")
+LIGHT_PACKAGES = ("stylekit.cli", "stylekit.config", "stylekit.assets")
+HEAVY = ("torch", "cv2", "accelerate", "scipy", "skimage", "onnxruntime", "ai_edge_litert", "torchmetrics")
+
+
+def imported(name: str, source: str) -> set[str]:
+    """Return the top parts of stylekit that a module imports, wherever in the file; imports for type checking only count too."""
+    parts = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            module = node.module or ""
+            targets = [f"stylekit.{alias.name}" for alias in node.names] if module == "stylekit" else [module]
+        else:
+            continue
+        parts |= {target.split(".")[1] for target in targets if target.startswith("stylekit.")}
+    return parts - {"__version__"}
+
+
+def climbs(name: str, source: str) -> list[str]:
+    """Return the parts above its own layer that a module imports."""
+    own = HEIGHT[name.split(".")[1]]
+    return sorted(part for part in imported(name, source) if HEIGHT[part] > own)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "stylekit"])
+def test_no_file_imports_upward(name: str) -> None:
+    assert climbs(name, MODULES[name].read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import stylekit.cli.app",
+        "from stylekit import engine",
+        "from stylekit.engine.train import train",
+        "def f():\n    from stylekit.cli import app",
+    ],
+)
+def test_climbing_imports_of_every_form_are_seen(source: str) -> None:
+    assert climbs("stylekit.nn.unet", source) in (["cli"], ["engine"])
+
+
+def test_every_module_imports() -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+
+
+def loaded_by(*arguments: str) -> tuple[set[str], float]:
+    """Run Python and return which heavy packages were loaded at its end, and the seconds it took."""
+    report = f"import atexit, sys; atexit.register(lambda: print('LOADED', *({HEAVY!r} & sys.modules.keys()), file=sys.stderr))"
+    program = report.replace(repr(HEAVY), repr(set(HEAVY)))
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{arguments[0]}"], capture_output=True, text=True, check=False)
+    elapsed = time.monotonic() - start
+    line = next(line for line in done.stderr.splitlines() if line.startswith("LOADED"))
+    return set(line.split()[1:]), elapsed
+
+
+def test_help_answers_before_torch_wakes() -> None:
+    call = "import sys; sys.argv = ['stylekit', '--help']; from stylekit.cli import main; main()"
+    heavy, elapsed = min((loaded_by(call) for _ in range(2)), key=lambda run: run[1])
+    assert heavy == set()
+    assert elapsed < 1.5
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    names = [name for name in MODULES if name in LIGHT or name.startswith(LIGHT_PACKAGES)]
+    heavy, _ = loaded_by("import " + ", ".join(names))
+    assert heavy == set()
+
+
+def test_the_probe_sees_heavy_packages() -> None:
+    assert loaded_by("import cv2")[0] == {"cv2"}
+
+
+@pytest.mark.parametrize("name", stylekit.__all__)
+def test_the_public_names_resolve_lazily(name: str) -> None:
+    assert getattr(stylekit, name) is not None
+    assert name in dir(stylekit)
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        stylekit.nonsense  # noqa: B018
