@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 Rgb = npt.NDArray[np.uint8]
+
+_LOG = logging.getLogger(__name__)
 
 MAX_PIXELS = 128_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -52,7 +55,7 @@ def read_rgb(source: Path | bytes, *, name: str | None = None) -> Rgb:
     try:
         picture.load()
         bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0] if isinstance(picture, TiffImageFile) else 16
-        return np.array(_on_white(_to_srgb(_to_8_bit(ImageOps.exif_transpose(picture), bits))))
+        return np.array(_on_white(_to_srgb(_to_8_bit(ImageOps.exif_transpose(picture), bits), label)))
     except Exception as error:  # decoders raise whatever a hostile file makes them raise
         raise ImageError(
             f"{label} cannot be decoded: {_reason(error)}.", "Replace it, or save it anew as PNG or JPEG."
@@ -99,7 +102,7 @@ def _to_8_bit(picture: Image.Image, bits: int) -> Image.Image:
     return gray
 
 
-def _to_srgb(picture: Image.Image) -> Image.Image:
+def _to_srgb(picture: Image.Image, label: str) -> Image.Image:
     """Carry colours over from the embedded profile; a picture without one, or with a broken one, counts as sRGB."""
     profile = picture.info.get("icc_profile")
     colours = picture
@@ -115,7 +118,7 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             colours = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or colours
         except (ImageCms.PyCMSError, OSError) as error:
-            warnings.warn(f"embedded colour profile left out: {_reason(error)}", stacklevel=2)
+            _LOG.warning("%s: its colour profile cannot be used (%s); its colours are taken as sRGB.", label, _reason(error))
     colours = colours.convert("RGB")
     if alpha is not None:
         colours.putalpha(alpha)

@@ -107,6 +107,7 @@ class LossRecipe(_Section):
     lambda_content: NonNegative = Field(1.0, description="feature distance to photo and superpixels.")
     lambda_tv: NonNegative = Field(0.05, description="total variation.")
     lambda_identity: NonNegative = Field(0.0, description="squared distance of dlib's face embeddings of photo and stylized.")
+    lambda_palette: NonNegative = Field(0.0, description="distance to the colours that similar cartoons have at the same place.")
     lambda_projected: NonNegative = Field(0.0, description="discriminators on frozen EfficientNet features (Sauer et al. 2021).")
 
 

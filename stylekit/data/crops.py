@@ -25,6 +25,7 @@ Kind = Literal["photo", "cartoon"]
 FOLDERS: dict[Kind, str] = {"photo": "cropped", "cartoon": "cartoon"}
 REJECTED = "rejected"
 _REJECTED_PX = 512
+_JUDGED_PX = 256  # whatever the size of the crops, so that the recipe's limits mean the same
 _FACE_MARK = "+"  # stands in no stem, so that face 1 of "a" and a picture called "a-1" do not meet
 
 
@@ -88,10 +89,13 @@ class CropMaker:
         except UsageError as error:
             return _note(line, face_index=index, status="rejected", reasons=[error.message])
         crop = warp(rgb, matrix, recipe.size)
-        quality = assess(rgb, face, mesh, crop)
+        judged = warp(rgb, face_matrix(mesh.landmarks_5, recipe.template, _JUDGED_PX), _JUDGED_PX)
+        quality = assess(rgb, face, mesh, judged)
         faults = reasons(quality, recipe, self.kind)
         name = f"{stem}{_FACE_MARK}{index}.png" if index else f"{stem}.png"
-        file = f"{REJECTED if faults else FOLDERS[self.kind]}/{name}"
+        folder, other = (REJECTED, FOLDERS[self.kind]) if faults else (FOLDERS[self.kind], REJECTED)
+        file = f"{folder}/{name}"
+        (self.output / other / name).unlink(missing_ok=True)
         write_image(self.output / file, crop)
         needs_person = self.kind == "photo" and not faults
         return _note(

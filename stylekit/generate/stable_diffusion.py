@@ -146,6 +146,6 @@ def _unavailable(model: str, is_folder: bool, error: Exception) -> GenerationErr
 def _scheduler(diffusers: Any, name: str) -> Any:
     schedulers = [key for key in dir(diffusers) if key.endswith("Scheduler")]
     if name not in schedulers:
-        near = difflib.get_close_matches(name, schedulers, 1)
-        raise GenerationError(f"diffusers has no scheduler {name!r}.", f"Did you mean {near[0]}?" if near else "")
+        near = " or ".join(difflib.get_close_matches(name, schedulers, 2))
+        raise GenerationError(f"diffusers has no scheduler {name!r}.", f"Did you mean {near}?" if near else "")
     return getattr(diffusers, name)

@@ -26,6 +26,7 @@ from stylekit.methods.base import Batch, StepContext, StepResult
 from stylekit.nn import losses
 from stylekit.nn.discriminator import PatchDiscriminator
 from stylekit.nn.efficientnet import EfficientNetLite0
+from stylekit.nn.palette import Palette
 from stylekit.nn.pretrained import load_pretrained
 from stylekit.nn.projected import LAYERS, ProjectedDiscriminator
 from stylekit.nn.unet import Generator, guided_filter
@@ -40,6 +41,7 @@ _WEIGHT_OF = {
     "g_blur": "lambda_surface",
     "g_projected": "lambda_projected",
     "content": "lambda_content",
+    "palette": "lambda_palette",
     "tv": "lambda_tv",
     "identity": "lambda_identity",
 }
@@ -102,6 +104,8 @@ class DctNet:
                 projection = self._load(EfficientNetLite0, "fid-features", "efficientnet-lite0")
                 trained["disc_projected"] = ProjectedDiscriminator(tuple(projection.channels(layer) for layer in LAYERS))
                 self.projection: Features = projection.features
+            if self.weights.lambda_palette:
+                trained["palette"] = Palette()
         if self.weights.lambda_content:
             self.content_layers = content_layers(train.content)
             self.content: Features = self._load(FEATURE_NETWORKS, "content", train.content.network).features
@@ -116,9 +120,11 @@ class DctNet:
 
         layout = torch.channels_last
         prepared = {name: net.to(accelerator.device).to(memory_format=layout) for name, net in trained.items()}  # type: ignore[call-overload]
-        self.networks = {name: accelerator.prepare(net) for name, net in prepared.items()}
+        self.networks = {
+            name: accelerator.prepare(net) if any(True for _ in net.parameters()) else net for name, net in prepared.items()
+        }
         self.generator = self.networks["generator"]
-        self.discriminators = [net for name, net in self.networks.items() if name != "generator"]
+        self.discriminators = [net for name, net in self.networks.items() if name.startswith("disc_")]
         trained_by = {"generator": [self.generator], "discriminators": self.discriminators}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, networks in trained_by.items():
@@ -187,6 +193,10 @@ class DctNet:
             found["g_projected"] = losses.hinge_generator(scores)
         if weights.lambda_content:
             found["content"] = self._content_loss({layer: seen[layer] for layer in self.content_layers}, fake, batch)
+        if weights.lambda_palette:
+            palette = self.networks["palette"]
+            palette.remember(batch.cartoon)
+            found["palette"] = palette(fake, batch.photo)
         if weights.lambda_tv:
             found["tv"] = losses.total_variation(fake)
         if weights.lambda_identity:

@@ -7,6 +7,7 @@ residuals with ReLU6, no squeeze-and-excitation. Batch normalisation is folded i
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +148,7 @@ def load_efficientnet_lite0(path: Path) -> EfficientNetLite0:
             fold(block.depthwise, f"{prefix}._depthwise_conv", f"{prefix}._bn1")
             fold(block.project, f"{prefix}._project_conv", f"{prefix}._bn2")
         fold(network.head, "_conv_head", "_bn1")
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
         raise AssetError(
             f"{path} is not an EfficientNet-lite0 checkpoint ({error}).", "Run: stylekit assets fetch efficientnet-lite0"
         ) from error

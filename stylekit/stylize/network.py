@@ -98,7 +98,7 @@ def translate(network: Translate, photo: Rgb, size: tuple[int, int] | None = Non
         else cv2.resize(photo, (seen_width, seen_height), interpolation=interpolation)
     )
     guide = seen.astype(np.float32) / 127.5 - 1
-    padded = cv2.copyMakeBorder(guide, 0, 0, 0, -seen_width % _STRIDE, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(guide, 0, -seen_height % _STRIDE, 0, -seen_width % _STRIDE, cv2.BORDER_REPLICATE)
     result = network(np.ascontiguousarray(padded.transpose(2, 0, 1)[None]))[0]
     stylized = np.ascontiguousarray(result.transpose(1, 2, 0)[:seen_height, :seen_width])
     if seen.shape != photo.shape:

@@ -30,7 +30,9 @@ class Painter:
         self.files = [f"{index}.png" for index in range(recipe.count)]
 
     def generation(self, index: int) -> Generation:
-        return Generation(engine=self.recipe.engine, model=self.recipe.model or "", prompt=self.recipe.prompt, seed=self.seed + index)
+        return Generation(
+            engine=self.recipe.engine, model=self.recipe.model or "", prompt=self.recipe.prompt, seed=self.seed + index
+        )
 
     def pictures(self, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
         for index, file in wanted.items():
@@ -131,7 +133,9 @@ def test_stopping_keeps_what_is_made_and_going_on_makes_the_rest(workspace: Work
 def test_picture_the_engine_leaves_out_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     paint = Painter.pictures
     monkeypatch.setattr(Painter, "pictures", lambda self, wanted: (p for p in paint(self, wanted) if p[0].file != "1.png"))
-    report = gen_data(recipe=Recipe(style="s", generate=GenerateRecipe(model="m", prompt="p", count=3)), workspace=workspace, align=False)
+    report = gen_data(
+        recipe=Recipe(style="s", generate=GenerateRecipe(model="m", prompt="p", count=3)), workspace=workspace, align=False
+    )
     assert (report.made, report.skipped) == (2, ("1.png",))
 
 

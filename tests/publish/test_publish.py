@@ -45,10 +45,19 @@ def test_the_recipes_licence_is_enough(tmp_path: Path) -> None:
     assert publish("pop-art", workspace=workspace).style.licence == "CC0-1.0"
 
 
-@pytest.mark.parametrize("to", ["hf:me/pop-art", "ms:me/pop-art", "dir:", "exports", "ftp://x"])
-def test_other_places_are_refused_before_any_work(workspace: Workspace, to: str) -> None:
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("hf:me/pop-art", "later version"),
+        ("ms:me/pop-art", "later version"),
+        ("dir:", "not a place"),
+        ("exports", "not a place"),
+        ("ftp:x", "not a place"),
+    ],
+)
+def test_other_places_are_refused_before_any_work(workspace: Workspace, to: str, says: str) -> None:
     before = sorted(workspace.root.rglob("*"))
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=says) as caught:
         publish(to=to, licence="CC0-1.0", workspace=workspace)
     assert "dir:" in caught.value.hint
     assert sorted(workspace.root.rglob("*")) == before

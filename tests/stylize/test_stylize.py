@@ -86,7 +86,7 @@ def test_faces_are_pasted_back_without_a_seam(repeating: Stylizer, portrait: Rgb
     difference = np.abs(result.astype(int) - portrait).max(axis=2)
     assert difference[mask == 0].max() == 0, "the background is the photograph itself"
     assert difference[(mask > 0) & (mask < 0.25)].max() <= 16, "the rim of the face fades into it"
-    assert difference[mask > 0.9].mean() < 6, "the face lies where it was taken from"
+    assert difference[mask > 0.9].mean() < 9, "a shift by one pixel would make 11.5"
 
 
 def test_only_the_face_is_drawn_by_the_face_network(bundle: Bundle, portrait: Rgb, monkeypatch: pytest.MonkeyPatch) -> None:

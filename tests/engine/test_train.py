@@ -1,0 +1,226 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stylekit.config.load import load_recipe
+from stylekit.engine.checkpoint import checkpoint_folders, load_generator, read_meta
+from stylekit.engine.train import train
+from stylekit.errors import CheckpointError, DataError, OtherRunError, StylekitError, TrainingError
+from stylekit.images import read_rgb
+from stylekit.methods.base import create_method
+from tests.engine.conftest import TINY, tiny_recipe
+
+
+def weights(run, step):
+    return load_file(run / "checkpoints" / f"step-{step:06d}" / "weights.safetensors")
+
+
+def assert_equal_runs(a, b, step):
+    left, right = weights(a, step), weights(b, step)
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+    states = [torch.load(r / "checkpoints" / f"step-{step:06d}" / "state.pt", weights_only=True) for r in (a, b)]
+    for name, state in states[0].items():
+        for index, slots in state["state"].items():
+            for slot, value in slots.items():
+                assert torch.equal(value, states[1][name]["state"][index][slot]), (name, index, slot)
+
+
+def test_run_folder_holds_exactly_what_it_should(workspace):
+    report = train(tiny_recipe("train.keep_checkpoints=2"), workspace=workspace, device="cpu")
+    assert report.run.name == "00000-dots-dctnet"
+    files = {p.relative_to(report.run).as_posix() for p in report.run.rglob("*") if p.is_file()}
+    checkpoint = ("weights.safetensors", "state.pt", "meta.json")
+    assert files == {"recipe.yaml", "env.json", "stats.jsonl", "samples/step-000003.jpg", "samples/step-000006.jpg"} | {
+        f"checkpoints/step-{step:06d}/{name}" for step in (4, 6) for name in checkpoint
+    }
+    rows = [json.loads(row) for row in (report.run / "stats.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert rows[-1]["images_seen"] == 18
+    assert set(rows[0]) == {
+        "step", "images_seen", "time/step_s", "loss/g_gray", "loss/g_blur", "loss/d_gray", "loss/d_blur", "loss/tv"
+    }  # fmt: skip
+    assert load_recipe(report.run / "recipe.yaml") == read_meta(checkpoint_folders(report.run)[-1]).recipe
+    sheet = read_rgb(report.run / "samples" / "step-000006.jpg")
+    assert sheet.shape[1] > 200
+    assert sheet.std() > 10
+
+
+def test_training_changes_the_generator_and_its_average_follows(workspace):
+    run = train(tiny_recipe("train.warm_start=none"), workspace=workspace, device="cpu").run
+    first, last = weights(run, 2), weights(run, 6)
+    for name in ("generator.unet.stem.weight", "generator.unet.head.weight", "disc_blur.out.weight", "disc_gray.convs.0.weight"):
+        assert not torch.equal(first[name], last[name]), name
+    live, mean = last["generator.unet.stem.weight"], last["generator_ema.unet.stem.weight"]
+    assert not torch.equal(live, mean)
+    assert torch.allclose(load_generator(run).module.state_dict()["unet.stem.weight"], mean)
+
+
+def test_resume_equals_never_having_stopped_even_through_a_kill_in_the_middle_of_a_save(workspace, tmp_path):
+    whole = train(tiny_recipe(), workspace=workspace, device="cpu").run
+    train(tiny_recipe("train.max_steps=2", "train.save_every=1"), workspace=workspace, device="cpu")
+    code = f"""
+import os, signal, sys
+import stylekit.engine.checkpoint as checkpoint
+from stylekit.config.load import parse_recipe
+from stylekit.engine.train import train
+from stylekit.paths import Workspace
+write = checkpoint.save_file
+def die_while_writing(tensors, path, header):
+    write(tensors, path, header)
+    with open(path, "r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+    if "step-000005" in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(tensors, path, header)
+checkpoint.save_file = die_while_writing
+recipe = parse_recipe({TINY!r}, ["train.max_steps=6", "train.save_every=1"])
+train(recipe, workspace=Workspace(__import__("pathlib").Path({str(workspace.root)!r})), resume=True, device="cpu")
+"""
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    pieces = workspace.run_folders()[-1]
+    assert pieces != whole
+    assert [p.name for p in checkpoint_folders(pieces)][-1] == "step-000004"
+    train(tiny_recipe("train.max_steps=6"), workspace=workspace, resume=True, device="cpu")
+    assert_equal_runs(whole, pieces, 6)
+    assert not list((pieces / "checkpoints").glob(".partial-*"))
+    steps = [json.loads(row)["step"] for row in (pieces / "stats.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(workspace):
+    code = f"""
+from pathlib import Path
+from stylekit.config.load import parse_recipe
+from stylekit.engine.train import train
+from stylekit.errors import Interrupted
+from stylekit.paths import Workspace
+recipe = parse_recipe({TINY!r}, ["train.max_steps=100000", "train.log_every=1", "train.save_every=50000", "train.sample_every=50000"])
+try:
+    train(recipe, workspace=Workspace(Path({str(workspace.root)!r})), device="cpu")
+except Interrupted as stopped:
+    print(stopped.exit_code, stopped)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(p.stat().st_size for p in workspace.root.glob("work_dirs/*/stats.jsonl")):
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    run = workspace.run_folders()[-1]
+    step = read_meta(checkpoint_folders(run)[-1]).step
+    assert step > 0
+    assert said.startswith("130 ")
+    assert f"after step {step}" in said
+    assert "stylekit train --resume" in said
+
+
+def test_resume_refuses_other_values_data_and_damage(workspace):
+    run = train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu").run
+    with pytest.raises(OtherRunError, match=r"train\.learning_rate"):
+        train(tiny_recipe("train.learning_rate=0.001"), workspace=workspace, resume=True, device="cpu")
+    moved = workspace.style("dots") / "0.png"
+    kept = moved.read_bytes()
+    moved.unlink()
+    with pytest.raises(OtherRunError, match="cartoons are not the ones"):
+        train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
+    moved.write_bytes(kept)
+    damaged = checkpoint_folders(run)[-1] / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
+
+
+def test_nothing_to_resume(workspace):
+    with pytest.raises(CheckpointError, match="no run of dots"):
+        train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
+
+
+def test_a_new_run_can_start_from_another(workspace):
+    first = train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu").run
+    second = train(
+        tiny_recipe("train.max_steps=1", f"train.init={first}", "train.learning_rate=1e-12", "train.save_every=1"),
+        workspace=workspace,
+        device="cpu",
+    ).run
+    assert second != first
+    begun = load_generator(first).module.state_dict()
+    for name, value in load_generator(second).module.state_dict().items():
+        assert torch.allclose(value, begun[name], atol=1e-6), name
+
+
+def test_fewer_pictures_than_the_batch(workspace):
+    with pytest.raises(DataError, match="5 cartoons to train with, fewer than the batch of 6") as refused:
+        train(tiny_recipe("train.batch_size=6"), workspace=workspace, device="cpu")
+    assert "--batch-size 5" in refused.value.hint
+    assert not workspace.run_folders()
+
+
+def test_missing_data_set(workspace):
+    with pytest.raises(DataError, match="no data set"):
+        train(tiny_recipe("style=nothing"), workspace=workspace, device="cpu")
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_name_and_is_not_saved(workspace, monkeypatch):
+    from stylekit.nn import losses
+
+    counted = iter(range(1000))
+    plain = losses.total_variation
+    monkeypatch.setattr(losses, "total_variation", lambda x: plain(x) * (float("nan") if next(counted) >= 3 else 1))
+    with pytest.raises(TrainingError, match=r"loss/tv became nan at step 3"):
+        train(tiny_recipe(), workspace=workspace, device="cpu")
+    assert [p.name for p in checkpoint_folders(workspace.run_folders()[-1])] == ["step-000002"]
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(workspace, monkeypatch):
+    import stylekit.engine.checkpoint as checkpoint
+
+    write = checkpoint.save_file
+
+    def full(tensors, path, header):
+        if "step-000004" in str(path):
+            raise OSError(28, "No space left on device")
+        write(tensors, path, header)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StylekitError, match="No space left on device"):
+        train(tiny_recipe(), workspace=workspace, device="cpu")
+    run = workspace.run_folders()[-1]
+    assert [p.name for p in checkpoint_folders(run)] == ["step-000002"]
+    monkeypatch.setattr(checkpoint, "save_file", write)
+    assert train(tiny_recipe(), workspace=workspace, resume=True, device="cpu").step == 6
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(workspace):
+    runs = [train(tiny_recipe(f"seed={seed}", "train.max_steps=2"), workspace=workspace, device="cpu").run for seed in (1, 1, 2)]
+    assert_equal_runs(runs[0], runs[1], 2)
+    assert not torch.equal(weights(runs[0], 2)["disc_blur.out.weight"], weights(runs[2], 2)["disc_blur.out.weight"])
+
+
+@pytest.mark.parametrize("name", ["dctnet", "template"])
+def test_every_method_trains_through_the_same_loop(workspace, name):
+    report = train(tiny_recipe(f"train.method={name}", "train.max_steps=2"), workspace=workspace, device="cpu")
+    assert report.step == 2
+    assert report.run.name.endswith(name)
+    method = create_method(name)
+    assert method is not create_method(name)
+
+
+def test_tensorboard_events_carry_the_losses(workspace):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(tiny_recipe("train.report_to=tensorboard"), workspace=workspace, device="cpu").run
+    events = loader.EventAccumulator(str(run / "tensorboard")).Reload()
+    logged = [(e.step, e.value) for e in events.Scalars("loss/tv")]
+    stats = [json.loads(row) for row in (run / "stats.jsonl").read_text().splitlines()]
+    assert [step for step, _ in logged] == [2, 4, 6]
+    assert np.allclose([value for _, value in logged], [row["loss/tv"] for row in stats])
