@@ -13,7 +13,7 @@ from stylekit.engine.evaluate import evaluate
 from stylekit.engine.train import TrainReport, train
 from stylekit.errors import DataError, OtherRunError
 from stylekit.export import up_to_date
-from stylekit.generate import gen_data
+from stylekit.generate.api import gen_data
 from stylekit.metrics.report import EvalReport, read_report, table
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent

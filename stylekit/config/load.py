@@ -49,6 +49,14 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT.pattern + "$"), list("-+.0123456789"))
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    breaks_lines = text != "".join(text.splitlines())
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if breaks_lines else None)
+
+
+_Dumper.add_representer(str, _write_text)
 _Dumper.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
 
 

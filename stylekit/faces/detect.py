@@ -20,7 +20,7 @@ CARTOON_THRESHOLD = 0.3
 _GRIDS = ((16, 2), (8, 6))  # (cells a side, anchors a cell): strides 8, then 16 three times, two anchors each
 _LOGIT_LIMIT = 100.0  # MediaPipe clips the logits so that the sigmoid cannot overflow
 _MERGE_IOU = 0.3
-_WIDENED = 1.6
+_WIDENED = 1.6  # finds 25 of 82 faces cut to 0.84 of their box that the picture alone does not show
 
 View: TypeAlias = tuple[float, float, float]  # left, top and side of a square, which may reach beyond the picture
 

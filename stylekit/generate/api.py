@@ -124,7 +124,7 @@ def _choose(prompt: str | None, recipe: Recipe | None, style: str | None, worksp
         is_own = slug(prompt) == name
         if recipe.generate.engine == "diffusers" and not (is_own and recipe.generate.prompt):
             changes["generate"] = recipe.generate.model_copy(update={"prompt": portrait_prompt(prompt)})
-        elif False:
+        elif not is_own:
             raise UsageError(
                 f"The style {name} is made by the engine {recipe.generate.engine}, which has no use for a prompt.",
                 "Leave the prompt or the style out, or choose --engine diffusers and a --model.",

@@ -1,8 +1,8 @@
 """Colours that cartoons of aligned faces have at each place, and how far a stylized face is from them.
 
-Aligned faces have hair, skin and background at nearly the same places in every picture, so a colour can be asked for where it belongs:
-each cell of a stylized picture is drawn to the colour, among those that the most similar cartoons have near that cell, that is nearest
-to the photograph's own. Skin goes to the cartoons' skin tones, the lightest to the lightest, and never to a background's colour.
+Aligned faces have hair, skin and background at nearly the same places in every picture, so a colour can be asked for where it
+belongs: each cell of a stylized picture is drawn to the colour, among those that the most similar cartoons have near that cell,
+that is nearest to the photograph's own. So skin goes to the cartoons' skin tones, the lightest to the lightest.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Palette(nn.Module):
         cells = F.interpolate(photo.float(), (GRID, GRID), mode="area")
         away = torch.linspace(-1, 1, _LAYOUT, device=photo.device).square()
         weight = torch.exp(-(away.view(-1, 1) + away) / (2 * _CENTRE**2))
-        layouts = [(F.adaptive_avg_pool2d(x, _LAYOUT) * weight).flatten(1) for x in (cells, known)]
-        nearest = torch.cdist(*layouts).topk(min(NEIGHBOURS, len(known)), largest=False).indices
+        ours, theirs = ((F.adaptive_avg_pool2d(x, _LAYOUT) * weight).flatten(1) for x in (cells, known))
+        nearest = torch.cdist(ours, theirs).topk(min(NEIGHBOURS, len(known)), largest=False).indices
         padded = F.pad(known[nearest].flatten(0, 1), (REACH,) * 4, mode="replicate")
         # [N, 3, neighbours * 9, cells]: the colours the similar cartoons have at each cell and two cells away to each side.
         around = F.unfold(padded, 3, dilation=REACH).view(len(cells), -1, 3, 9, GRID * GRID)

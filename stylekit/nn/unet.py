@@ -32,7 +32,7 @@ def upsample_legacy(x: Tensor) -> Tensor:
 
 
 def same_padding_stride2(x: Tensor) -> Tensor:
-    """Pad for a 3x3 convolution of stride 2 as TensorFlow's SAME does: right and bottom where the size is even, else all round."""
+    """Pad for a 3x3 convolution of stride 2 as TensorFlow's SAME does: right and bottom if the size is even, else all round."""
     height, width = x.shape[-2:]
     return F.pad(x, (width % 2, 1, height % 2, 1))
 

@@ -87,7 +87,7 @@ def translate(network: Translate, photo: Rgb, size: tuple[int, int] | None = Non
         network: What `open_network` gives.
         photo: RGB uint8 [H, W, 3], any size.
         size: Width and height at which the network sees it. Where that is smaller than the picture, the result is enlarged with
-            the picture as guide, so that outlines are as sharp as the picture's own.
+            the picture's own detail, so that its outlines stay sharp.
     """
     height, width = photo.shape[:2]
     seen_width, seen_height = size or (width, height)
@@ -107,18 +107,20 @@ def translate(network: Translate, photo: Rgb, size: tuple[int, int] | None = Non
 
 
 def _enlarge(stylized: Floats, guide: Floats, photo: Floats) -> Floats:
-    """Bring `stylized` to the size of `photo`: the fast guided filter (He and Sun 2015, arXiv:1505.00996).
+    """Bring `stylized` to the size of `photo`, with the photograph's finer detail where the style follows the photograph.
 
-    What turns the small photograph into the small stylized picture, a slope and an offset for every window and channel, is
-    enlarged and applied to the large photograph.
+    Enlarged by cubics, so that strokes which only the style has stay as they are drawn; to that comes what `photo` has and its
+    small version `guide` has not, times the local slope of the guided filter (He et al. 2010) from `guide` to `stylized`.
     """
+    size = (photo.shape[1], photo.shape[0])
 
     def mean(x: NDArray[Any]) -> Floats:
         return np.asarray(cv2.blur(x, (3, 3), borderType=cv2.BORDER_REPLICATE), np.float32)
 
-    mean_x, mean_y = mean(guide), mean(stylized)
-    slope = (mean(guide * stylized) - mean_x * mean_y) / (mean(guide * guide) - mean_x * mean_x + _EPS)
-    offset = mean_y - slope * mean_x
-    size = (photo.shape[1], photo.shape[0])
-    slope, offset = (cv2.resize(mean(x), size, interpolation=cv2.INTER_LINEAR) for x in (slope, offset))
-    return np.asarray(slope * photo + offset, np.float32)
+    def large(x: NDArray[Any], interpolation: int) -> Floats:
+        return np.asarray(cv2.resize(x, size, interpolation=interpolation), np.float32)
+
+    mean_x = mean(guide)
+    slope = mean((mean(guide * stylized) - mean_x * mean(stylized)) / (mean(guide * guide) - mean_x * mean_x + _EPS))
+    detail = photo - large(guide, cv2.INTER_CUBIC)
+    return large(stylized, cv2.INTER_CUBIC) + large(slope, cv2.INTER_LINEAR) * detail

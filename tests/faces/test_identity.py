@@ -73,6 +73,13 @@ def test_aligned_crops_embed_as_their_pictures(embedder, people, embeddings):
     assert cosine(embedder.embed(crops, points), embeddings[chosen], embeddings.mean(axis=0)).min() > 0.97
 
 
+def test_mesh_points_go_where_dlib_wants_them():
+    chip = {263: (110.96, 46.35), 362: (89.61, 47.90), 33: (37.06, 46.37), 133: (58.41, 47.90), 2: (74.01, 87.78)}
+    mesh = np.zeros((468, 3))
+    mesh[list(chip), :2] = [(10 + 2 * x, 30 + 2 * y) for x, y in chip.values()]
+    np.testing.assert_allclose(identity_crop_matrix(mesh), [[0.5, 0, -5], [0, 0.5, -15]], atol=0.01)
+
+
 def test_nothing_to_embed_gives_nothing(embedder):
     assert embedder.embed([], []).shape == (0, 128)
 

@@ -21,7 +21,7 @@ def test_five_points_lie_on_eyes_nose_and_mouth(detector, face_mesh, portrait):
 
 def test_mesh_turns_and_grows_with_the_picture(detector, face_mesh, portrait):
     upright = face_mesh.mesh(portrait, detector.detect(portrait)[0])
-    matrix = cv2.getRotationMatrix2D((225, 127), 20, 1.5)
+    matrix = cv2.getRotationMatrix2D((225, 127), 40, 1.5)
     matrix[:, 2] += (150, 150)
     turned = cv2.warpAffine(portrait, matrix, (800, 700), borderMode=cv2.BORDER_REPLICATE)
     mesh = face_mesh.mesh(turned, detector.detect(turned)[0])

@@ -126,5 +126,12 @@ def test_embeddings_find_the_same_photograph_cut_differently():
     assert near_duplicates(crops, embeddings) == [None, None, 0]
 
 
+def test_a_copy_of_a_copy_repeats_the_first():
+    crops = list(np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8))
+    embeddings = np.zeros((3, 128), np.float32)
+    embeddings[:, 0] = (0.0, 0.1, 0.2)
+    assert near_duplicates(crops, embeddings) == [None, 0, 0]
+
+
 def test_no_crops_have_no_duplicates():
     assert near_duplicates([]) == []

@@ -102,11 +102,23 @@ def test_settings_reach_the_picture(model: Path):
     assert pictures(painted(model, count=1), seed=1) != plain
 
 
-def test_going_on_gives_the_very_same_pictures(model: Path):
+def test_going_on_paints_the_same_batches_and_gives_the_very_same_pictures(model: Path, monkeypatch: pytest.MonkeyPatch):
+    import diffusers
+
+    call = diffusers.StableDiffusionPipeline.__call__
+    batches: list[list[str]] = []
+
+    def watched(self: Any, *args: Any, prompt: list[str], **kwargs: Any) -> Any:
+        batches.append(prompt)
+        return call(self, *args, prompt=prompt, **kwargs)
+
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "__call__", watched)
     recipe = painted(model, batch_size=2)
     whole = pictures(recipe)
     assert list(whole) == [f"{index}.png" for index in range(5)]
+    assert [len(batch) for batch in batches] == [2, 2, 1]
     assert pictures(recipe, indices=range(3, 5)) == {name: whole[name] for name in ("3.png", "4.png")}
+    assert batches[3:] == batches[1:3]
 
 
 def test_batch_size_changes_no_more_than_rounding(model: Path):

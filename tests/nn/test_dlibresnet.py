@@ -61,10 +61,11 @@ def test_network_is_frozen_but_lets_gradients_through(tmp_path: Path):
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_cut_file_is_an_error(tmp_path: Path):
+@pytest.mark.parametrize("length", [-100, 100])
+def test_file_of_another_length_is_an_error(tmp_path: Path, length: int):
     write_network(tmp_path)
     data = tmp_path / "face_recognition_model.bin"
-    data.write_bytes(data.read_bytes()[:-100])
+    data.write_bytes((data.read_bytes() + bytes(100))[: data.stat().st_size + length])
     with pytest.raises(AssetError, match="does not hold"):
         load_dlib_resnet(tmp_path)
 
