@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tensorboard$(NODE)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gen,tensorboard$(NODE)]'
 	touch $@
 
 resolve: $(INSTALLED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -38,9 +39,9 @@ def sha256_file(path: Path) -> str:
 
 
 def _refuse(path: Path, error: OSError) -> StylekitError:
-    return StylekitError(
-        f"Cannot write {path}: {error.strerror or error}.", "Free some space or choose another folder with --output."
-    )
+    locked = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    mend = "Make that folder writable" if locked else "Free some space"
+    return StylekitError(f"Cannot write {path}: {error.strerror or error}.", f"{mend}, or write to another folder.")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

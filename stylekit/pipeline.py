@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stylekit.config.schema import Recipe
-from stylekit.data.prepare import align
+from stylekit.data.manifest import read_manifest
+from stylekit.data.prepare import AlignReport, align
 from stylekit.engine.checkpoint import WEIGHTS, checkpoint_folders, read_meta
 from stylekit.engine.evaluate import evaluate
 from stylekit.engine.train import TrainReport, train
 from stylekit.errors import DataError, OtherRunError
 from stylekit.export import up_to_date
 from stylekit.generate.api import gen_data
+from stylekit.images import list_images
 from stylekit.metrics.report import EvalReport, read_report, table
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
@@ -63,16 +66,37 @@ class RunReport:
 
 
 def prepare(recipe: Recipe, *, workspace: Workspace | None = None, progress: Progress = silent) -> None:
-    """Make the cartoons and align the photographs that a recipe trains with, where they are not there yet.
+    """Make the cartoons and align the photographs that a recipe trains with, where they or some of them are not there yet.
 
     Raises:
         StylekitError: As `gen_data` and `align` do.
     """
     workspace = workspace or Workspace()
-    if not (workspace.style(recipe.style) / MANIFEST).is_file():
-        gen_data(recipe=recipe, workspace=workspace, progress=progress)
-    if not (workspace.photo_set(recipe.photos.source) / MANIFEST).is_file():
+    own = Path(recipe.generate.model or "").expanduser() if recipe.generate.engine == "folder" else None
+    if _lacks(workspace.style(recipe.style) / MANIFEST, own, named=lambda file: f"raw/{file.relative_to(own or '').as_posix()}"):
+        _tell(gen_data(recipe=recipe, workspace=workspace, progress=progress).aligned)
+    source = recipe.photos.source
+    folder = None if source.startswith("asset:") else Path(source).expanduser()
+    if _lacks(workspace.photo_set(source) / MANIFEST, folder, named=Path.as_posix):
         align_photos(recipe, workspace, progress)
+
+
+def _lacks(manifest: Path, folder: Path | None, named: Callable[[Path], str]) -> bool:
+    """Tell whether a data set is not there, or its folder has got pictures since that the manifest does not name."""
+    if not manifest.is_file():
+        return True
+    known = {line.input for line in read_manifest(manifest)}
+    return folder is not None and folder.is_dir() and any(named(file) not in known for file in list_images(folder))
+
+
+def _tell(report: AlignReport | None) -> None:
+    """Say what of the user's pictures is not trained with."""
+    if report is None:
+        return
+    for problem in report.unreadable.values():
+        _LOG.warning("%s", problem)
+    if report.rejected:
+        _LOG.info("%d pictures or faces are left out; the reasons are in %s.", report.rejected, report.manifest)
 
 
 def align_photos(recipe: Recipe, workspace: Workspace, progress: Progress) -> Stage:
@@ -86,6 +110,7 @@ def align_photos(recipe: Recipe, workspace: Workspace, progress: Progress) -> St
         eval_fraction=recipe.photos.eval_fraction,
         progress=progress,
     )
+    _tell(report)
     return Stage("align", report.changed > 0, f"{report.used} photographs usable, {report.rejected} left out")
 
 
@@ -104,6 +129,7 @@ def run(
     report = RunReport(recipe.style)
     made = gen_data(recipe=recipe, workspace=workspace, progress=progress)
     aligned = made.aligned
+    _tell(aligned)
     usable = f"{aligned.used} cartoons usable, {aligned.rejected} left out" if aligned else f"{made.made + made.kept} cartoons"
     report.stages.append(Stage("gen-data", made.made > 0, usable))
     report.stages.append(align_photos(recipe, workspace, progress))
@@ -112,8 +138,11 @@ def run(
     report.run = trained.run
     report.stages.append(Stage("train", did, f"{trained.step} steps in {trained.train_s / 60:.1f} minutes, {trained.run}"))
 
-    report.metrics, did = _evaluate_once(trained.run, workspace, progress)
-    report.stages.append(Stage("eval", did, str(trained.run / EVAL_FILE)))
+    try:
+        report.metrics, did = _evaluate_once(trained.run, workspace, progress)
+        report.stages.append(Stage("eval", did, str(trained.run / EVAL_FILE)))
+    except DataError as too_little:  # a handful of selfies trains a style, though nobody is left to measure it on
+        report.stages.append(Stage("eval", False, f"not measured: {too_little.message}"))
 
     before = _described(trained.run / "bundle")
     bundle = up_to_date(trained.run, workspace=workspace, progress=progress)

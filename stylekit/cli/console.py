@@ -143,12 +143,12 @@ class _DrawnBar:
 def _printed(description: str, total: int | None = None) -> Iterator[Bar]:
     bar = _PrintedBar(description, total)
     yield bar
-    bar.show()
+    bar.finish()
 
 
 class _PrintedBar:
     def __init__(self, description: str, total: int | None) -> None:
-        self._description, self._total, self._done = description, total, 0
+        self._description, self._total, self._done, self._done_shown = description, total, 0, -1
         self._start = self._shown = time.monotonic()
         self._fields: Mapping[str, str | float] = {}
 
@@ -156,10 +156,14 @@ class _PrintedBar:
         self._done += n
         self._fields = fields or self._fields
         if time.monotonic() - self._shown >= _LINE_EVERY_S:
-            self.show()
+            self._show()
 
-    def show(self) -> None:
-        self._shown = time.monotonic()
+    def finish(self) -> None:
+        if self._done != self._done_shown:
+            self._show()
+
+    def _show(self) -> None:
+        self._shown, self._done_shown = time.monotonic(), self._done
         elapsed = self._shown - self._start
         parts = [f"{self._description}: {self._done}{f'/{self._total}' if self._total else ''}", _rate(self._done, elapsed)]
         if self._total and 0 < self._done < self._total:

@@ -75,7 +75,7 @@ def evaluate(
     generator = load_generator(run)
     settings = settings or generator.recipe.eval
     style = style or generator.recipe.style
-    trained_on, held_out = read_photographs(workspace.photos)
+    trained_on, held_out = read_photographs(workspace.photo_set(generator.recipe.photos.source))
     drawn = read_cartoons(workspace.style(style))
 
     size = generator.recipe.train.size

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylekit.errors import RecipeError
+
 LEAKY_SLOPE = 0.2
 
 
@@ -156,7 +158,10 @@ class Generator(nn.Module):
         """
         net, gain = self.unet, 1 / (1 + LEAKY_SLOPE)
         if net.stem.out_channels < 6:
-            raise ValueError("an identity start needs a width of at least 6")
+            raise RecipeError(
+                "train.warm_start identity needs a train.network.width of at least 6.",
+                "Raise the width, or use --set train.warm_start=none.",
+            )
         net.stem.weight[:6] = 0
         net.up2.weight[:6] = 0
         net.up1b.weight[:6] = 0

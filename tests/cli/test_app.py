@@ -189,14 +189,18 @@ def test_what_follows_two_dashes_is_not_a_flag(capsys: pytest.CaptureFixture[str
 def test_plain_progress_prints_lines_with_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 10.0, 40.0, 40.0, 60.0])
+    clock = iter([0.0, 10.0, 40.0, 40.0, 50.0, 60.0, 0.0, 30.0, 30.0])
     monkeypatch.setattr("stylekit.cli.console.time.monotonic", lambda: next(clock))
     with console.progress()("Training", total=30) as bar:
         bar.advance(5, loss=0.5)
         bar.advance(15, loss=0.25)
+        bar.advance(10)
+    with console.progress()("Exporting") as bar:
+        bar.advance(60)
     assert capsys.readouterr().err.splitlines() == [
         "Training: 20/30, 2.0 s each, 20 s left, loss=0.25",
-        "Training: 20/30, 3.0 s each, 30 s left, loss=0.25",
+        "Training: 30/30, 2.0 s each, loss=0.25",
+        "Exporting: 60, 2.0/s",
     ]
 
 
