@@ -42,6 +42,7 @@ def to_onnx(module: nn.Module, *, half: bool) -> bytes:
         )
     assert program is not None
     model = program.model_proto
+    _forget_source(model.graph)
     for value in (*model.graph.input, *model.graph.output):
         for axis, name in zip((0, 2, 3), ("batch", "height", "width"), strict=True):
             value.type.tensor_type.shape.dim[axis].dim_param = name

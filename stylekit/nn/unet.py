@@ -154,7 +154,7 @@ class Generator(nn.Module):
         So training starts from the photograph instead of spending its first steps on learning to repeat it.
 
         Raises:
-            ValueError: If the network has fewer than six channels.
+            RecipeError: If the network has fewer than six channels.
         """
         net, gain = self.unet, 1 / (1 + LEAKY_SLOPE)
         if net.stem.out_channels < 6:

@@ -38,7 +38,7 @@ LINES = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(LINES, max_size=5))
 def test_what_is_written_is_read(tmp_path: Path, lines: list[ManifestLine]):
     write_manifest(tmp_path / "manifest.jsonl", lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylekit.data.split import split_by_person
@@ -10,6 +10,7 @@ from stylekit.data.split import split_by_person
 PEOPLE = st.lists(st.text(min_size=1, max_size=8), max_size=60)
 
 
+@settings(deadline=None)
 @given(PEOPLE, st.floats(0, 1), st.integers(0, 2**31 - 1))
 def test_everybody_has_one_side_whatever_the_order(people: list[str], fraction: float, seed: int):
     sides = split_by_person(people, fraction, seed)
@@ -17,6 +18,7 @@ def test_everybody_has_one_side_whatever_the_order(people: list[str], fraction: 
     assert sides.keys() == set(people)
 
 
+@settings(deadline=None)
 @given(PEOPLE, st.floats(0.01, 1), st.integers(0, 2**31 - 1))
 def test_share_is_kept_but_neither_side_is_left_empty(people: list[str], fraction: float, seed: int):
     sides = list(split_by_person(people, fraction, seed).values())

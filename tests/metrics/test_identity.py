@@ -56,6 +56,11 @@ def test_another_photograph_of_the_same_person_counts_as_found():
     assert identity(photo, swapped, np.zeros(2), ["a", "c", "b"]).rank_1 == pytest.approx(1 / 3)
 
 
+def test_each_stylized_picture_looks_for_its_photograph_and_not_the_other_way_round():
+    photo, stylized = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.1], [1.0, 0.2]])
+    assert identity(photo, stylized, np.zeros(2), ["a", "b"]).rank_1 == 0.5
+
+
 def test_centring_undoes_a_common_offset_and_raw_cosine_does_not():
     photo, persons = embeddings(20, 0), [str(i) for i in range(20)]
     other = embeddings(20, 1)

@@ -5,7 +5,7 @@ from stylekit.metrics.report import metric_name, read_report
 
 
 def test_full_names_carry_network_resize_and_count():
-    assert metric_name("fid", "efficientnet-lite0@224-bilinear-antialias", 16) == "fid/efficientnet-lite0@224-bilinear-antialias/n16"
+    assert metric_name("fid", "tiny@224-bilinear", 16) == "fid/tiny@224-bilinear/n16"
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format_version": 2}', "[1, 2", "\xff"])
