@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from stylekit.data.prepare import align
     from stylekit.engine.evaluate import evaluate
     from stylekit.engine.train import train
-    from stylekit.export import export
+    from stylekit.exporters import export
     from stylekit.generate.api import gen_data
     from stylekit.pipeline import run
-    from stylekit.publish import publish
-    from stylekit.stylize import Stylizer, stylize
+    from stylekit.hubs import publish
+    from stylekit.stylizer import Stylizer, stylize
 
 __version__ = "0.1.0"
 
@@ -36,15 +36,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Stylizer": "stylekit.stylize",
+    "Stylizer": "stylekit.stylizer",
     "align": "stylekit.data.prepare",
     "evaluate": "stylekit.engine.evaluate",
-    "export": "stylekit.export",
+    "export": "stylekit.exporters",
     "gen_data": "stylekit.generate.api",
     "load_recipe": "stylekit.config.load",
-    "publish": "stylekit.publish",
+    "publish": "stylekit.hubs",
     "run": "stylekit.pipeline",
-    "stylize": "stylekit.stylize",
+    "stylize": "stylekit.stylizer",
     "train": "stylekit.engine.train",
 }
 

@@ -14,13 +14,13 @@ from stylekit.engine.checkpoint import WEIGHTS, checkpoint_folders, read_meta
 from stylekit.engine.evaluate import evaluate
 from stylekit.engine.train import TrainReport, train
 from stylekit.errors import DataError, OtherRunError
-from stylekit.export import up_to_date
+from stylekit.exporters import up_to_date
 from stylekit.generate.api import gen_data
 from stylekit.images import list_images
 from stylekit.metrics.report import EvalReport, read_report, table
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
-from stylekit.publish import publish
+from stylekit.hubs import publish
 
 MANIFEST, EVAL_FILE, SHEET_FILE = "manifest.jsonl", "eval.json", "eval_sheet.jpg"
 

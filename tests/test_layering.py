@@ -33,8 +33,8 @@ LAYERS = (
     ("metrics",),
     ("engine",),
     ("generate",),
-    ("export", "stylize"),
-    ("publish",),
+    ("exporters", "stylizer"),
+    ("hubs",),
     ("pipeline", "doctor"),
     ("cli",),
 )
@@ -128,6 +128,13 @@ def test_the_probe_sees_heavy_packages() -> None:
 def test_the_public_names_resolve_lazily(name: str) -> None:
     assert getattr(stylekit, name) is not None
     assert name in dir(stylekit)
+
+
+def test_public_functions_are_not_hidden_by_packages_of_the_same_name() -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+    for name in stylekit.__all__:
+        assert callable(getattr(stylekit, name)), name
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from stylekit.config.schema import Recipe
 from stylekit.data.manifest import Generation, ManifestLine, write_manifest
 from stylekit.engine.checkpoint import META, STATE, WEIGHTS, AssetUse, Meta
-from stylekit.export.onnx_graph import to_onnx
+from stylekit.exporters.onnx_graph import to_onnx
 from stylekit.images import write_image
 from stylekit.nn.unet import Generator
 from stylekit.paths import Workspace, sha256_file

@@ -42,8 +42,8 @@ def export(
     output: Output = None,
 ) -> Outcome:
     """Write the style as a bundle for use elsewhere, each network compared with the trained one."""
-    from stylekit.export import export as build
-    from stylekit.export.build import Format
+    from stylekit.exporters import export as build
+    from stylekit.exporters.build import Format
 
     report = build(run or style, formats=cast("list[Format] | None", formats), output=output, progress=console.progress())
     lines = [
@@ -67,7 +67,7 @@ def stylize(
     device: Device = None,
 ) -> Outcome:
     """Stylize pictures."""
-    from stylekit.stylize import stylize as draw
+    from stylekit.stylizer import stylize as draw
 
     report = draw(
         inputs,
@@ -92,7 +92,7 @@ def publish(
     licence: Annotated[str | None, typer.Option("--license", metavar="SPDX", help="Licence of the published style.")] = None,
 ) -> Outcome:
     """Publish the style with its card and licence."""
-    from stylekit.publish import publish as publish_style
+    from stylekit.hubs import publish as publish_style
 
     workspace = Workspace()
     name = style or workspace.current_style()

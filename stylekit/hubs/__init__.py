@@ -1,5 +1,5 @@
 """Finished styles, out to others."""
 
-from stylekit.publish.folder import PublishReport, publish
+from stylekit.hubs.folder import PublishReport, publish
 
 __all__ = ["PublishReport", "publish"]

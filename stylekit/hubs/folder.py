@@ -10,7 +10,7 @@ from stylekit.bundle import Bundle, Style, load_style, write_bundle
 from stylekit.bundle.card import documents
 from stylekit.bundle.style import STYLE_FILE
 from stylekit.errors import UsageError
-from stylekit.export import up_to_date
+from stylekit.exporters import up_to_date
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
 

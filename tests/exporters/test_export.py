@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from stylekit.bundle import Bundle, read_bundle
 from stylekit.bundle.weights import unpack_generator
 from stylekit.errors import CheckpointError, ExportError, StylekitError, UsageError
-from stylekit.export import ExportReport, build, export, up_to_date
-from stylekit.export.torchscript import to_torchscript
-from stylekit.export.verify import MAX_LEVELS, measure, run_onnx, run_torchscript
+from stylekit.exporters import ExportReport, build, export, up_to_date
+from stylekit.exporters.torchscript import to_torchscript
+from stylekit.exporters.verify import MAX_LEVELS, measure, run_onnx, run_torchscript
 from stylekit.images import read_rgb
 from stylekit.paths import Workspace
 from tests.trained import CARTOONS, generator, half_graph, make_run, recipe

@@ -13,7 +13,7 @@ from stylekit.assets import fetch
 from stylekit.bundle import Bundle
 from stylekit.faces.align import warp
 from stylekit.images import contact_sheet, read_rgb
-from stylekit.stylize import Stylizer
+from stylekit.stylizer import Stylizer
 
 _CELL = 384
 _GAP = 4

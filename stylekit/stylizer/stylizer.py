@@ -17,8 +17,9 @@ from stylekit.faces.align import Matrix, face_matrix, paste_back, scale_of, warp
 from stylekit.faces.detect import FaceDetector
 from stylekit.faces.landmarks import FaceMesh
 from stylekit.faces.mask import feather_mask
+from stylekit.faces.quality import shows_face
 from stylekit.paths import Workspace
-from stylekit.stylize.network import Rgb, Translate, open_network, torch_network, translate
+from stylekit.stylizer.network import Rgb, Translate, open_network, torch_network, translate
 
 # modelscope pipelines/cv/image_cartoon_pipeline.py runs a network trained at 256 px on faces of 288 px and on pictures whose
 # short side is 720 px at most; both are kept in proportion to the training size.
@@ -115,9 +116,8 @@ class Stylizer:
                 was trained at.
         """
         photo = _check(image)
-        return [
-            self._stylize_face(photo, self._mesh.mesh(photo, face).landmarks_5, size) for face in self._detector.detect(photo)
-        ]
+        meshes = [self._mesh.mesh(photo, face) for face in self._detector.detect(photo)]
+        return [self._stylize_face(photo, mesh.landmarks_5, size) for mesh in meshes if shows_face(mesh.presence, mesh.shift)]
 
     @cached_property
     def _detector(self) -> FaceDetector:

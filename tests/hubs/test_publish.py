@@ -9,7 +9,7 @@ import pytest
 from stylekit.bundle import read_bundle
 from stylekit.errors import StylekitError, UsageError
 from stylekit.paths import Workspace
-from stylekit.publish import publish
+from stylekit.hubs import publish
 from tests.trained import make_run, recipe
 
 

@@ -12,7 +12,7 @@ from stylekit.errors import ImageError, StylekitError, UsageError
 from stylekit.images import list_images, read_rgb, write_image
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
-from stylekit.stylize.stylizer import Stylizer
+from stylekit.stylizer.stylizer import Stylizer
 
 Mode = Literal["face", "full"]
 Format = Literal["png", "jpg", "webp"]

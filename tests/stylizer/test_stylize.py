@@ -20,8 +20,8 @@ from stylekit.faces.align import invert, warp
 from stylekit.faces.mask import feather_mask
 from stylekit.images import read_rgb, write_image
 from stylekit.paths import Workspace
-from stylekit.stylize import Stylizer, stylize, stylizer
-from stylekit.stylize.network import Floats, Rgb, Translate, translate
+from stylekit.stylizer import Stylizer, stylize, stylizer
+from stylekit.stylizer.network import Floats, Rgb, Translate, translate
 from tests.bundle.test_style import FACE, make_style
 from tests.trained import generator, half_graph, make_run
 

@@ -21,10 +21,10 @@ from stylekit.bundle.weights import pack_weights, unpack_generator
 from stylekit.data.manifest import ManifestLine, read_manifest
 from stylekit.engine.checkpoint import META, LoadedGenerator, latest_checkpoint, load_generator
 from stylekit.errors import CheckpointError, UsageError
-from stylekit.export.onnx_graph import to_onnx
-from stylekit.export.preview import preview
-from stylekit.export.torchscript import to_torchscript
-from stylekit.export.verify import MAX_LEVELS, Parity, enforce, measure, run_module, run_onnx, run_torchscript
+from stylekit.exporters.onnx_graph import to_onnx
+from stylekit.exporters.preview import preview
+from stylekit.exporters.torchscript import to_torchscript
+from stylekit.exporters.verify import MAX_LEVELS, Parity, enforce, measure, run_module, run_onnx, run_torchscript
 from stylekit.metrics.report import read_report
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
