@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from stylekit.engine.train import train
     from stylekit.exporters import export
     from stylekit.generate.api import gen_data
-    from stylekit.pipeline import run
     from stylekit.hubs import publish
+    from stylekit.pipeline import run
     from stylekit.stylizer import Stylizer, stylize
 
 __version__ = "0.1.0"

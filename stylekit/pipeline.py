@@ -16,11 +16,11 @@ from stylekit.engine.train import TrainReport, train
 from stylekit.errors import DataError, OtherRunError
 from stylekit.exporters import up_to_date
 from stylekit.generate.api import gen_data
+from stylekit.hubs import publish
 from stylekit.images import list_images
 from stylekit.metrics.report import EvalReport, read_report, table
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
-from stylekit.hubs import publish
 
 MANIFEST, EVAL_FILE, SHEET_FILE = "manifest.jsonl", "eval.json", "eval_sheet.jpg"
 

@@ -53,7 +53,7 @@ class TrainingLog:
                 if not math.isfinite(number):
                     raise TrainingError(
                         f"{name} became {number} at step {step}.",
-                        "Resume from the last checkpoint with a lower train.learning_rate, or set train.gradient_clip.",
+                        f"Start anew from its last checkpoint with a lower train.learning_rate: --init {self._file.parent}",
                     )
                 sums.setdefault(name, []).append(number)
         self._pending.clear()

@@ -1,8 +1,8 @@
 """Discriminators on frozen features (Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021).
 
 Each chosen layer of the frozen network has its own small patch discriminator; a fixed random 1x1 mixing of channels before it
-keeps the discriminator from leaning on a few features. Ours are also told where they look: faces are aligned, so an eye belongs in
-one place, and a discriminator that cannot tell places apart is content with eyes all over a cheek.
+keeps the discriminator from leaning on a few features. Ours are also told where they look: faces are aligned, so an eye belongs
+in one place, and a discriminator that cannot tell places apart is content with eyes all over a cheek.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from stylekit.nn.unet import LEAKY_SLOPE
 
-# The layers' maps have a standard deviation of about 10; with spectral norm that would put every score far beyond the hinge's margin.
-FEATURE_SCALE = 0.25
-PLACE_SCALE = 6.0
+# The layers' maps have a standard deviation of about 10, which would put every score far beyond the hinge's margin.
+FEATURE_SCALE = 0.04
+PLACE_SCALE = 1.0
 LAYERS = ("block2", "block4", "block10", "block15")
 
 

@@ -105,7 +105,7 @@ from stylekit.config.load import parse_recipe
 from stylekit.engine.train import train
 from stylekit.errors import Interrupted
 from stylekit.paths import Workspace
-recipe = parse_recipe({TINY!r}, ["train.max_steps=100000", "train.log_every=1", "train.save_every=50000", "train.sample_every=50000"])
+recipe = parse_recipe({TINY!r}, ["train.max_steps=100000", "train.log_every=1", "train.save_every=50000"])
 try:
     train(recipe, workspace=Workspace(Path({str(workspace.root)!r})), device="cpu")
 except Interrupted as stopped:
@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_name_and_is_not_saved(wor
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(workspace, monkeypatch):
-    import stylekit.engine.checkpoint as checkpoint
+    from stylekit.engine import checkpoint
 
     write = checkpoint.save_file
 

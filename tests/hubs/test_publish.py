@@ -8,8 +8,8 @@ import pytest
 
 from stylekit.bundle import read_bundle
 from stylekit.errors import StylekitError, UsageError
-from stylekit.paths import Workspace
 from stylekit.hubs import publish
+from stylekit.paths import Workspace
 from tests.trained import make_run, recipe
 
 

@@ -76,7 +76,9 @@ def test_one_pass_over_the_result_equals_one_for_each_use():
 
 
 def test_warm_start_steps_only_repeat_the_photograph():
-    method = build("train.warm_start=none", "train.warm_start_steps=30", "train.loss.lambda_content=0", "train.learning_rate=0.003")
+    method = build(
+        "train.warm_start=none", "train.warm_start_steps=30", "train.loss.lambda_content=0", "train.learning_rate=0.003"
+    )
     before = copy(method.networks["disc_blur"])
     found = [step(method, 0)["loss/reconstruction"].item() for _ in range(30)]
     assert found[-1] < 0.5 * found[0]
@@ -86,7 +88,9 @@ def test_warm_start_steps_only_repeat_the_photograph():
 
 def test_upstream_adds_its_losses_with_its_weights(monkeypatch):
     """The generator's gradient is that of 0.1 (blur + gray) + 200 content + 1e4 tv, computed here a second time."""
-    text = "style: x\ntrain: {preset: upstream, size: 64, batch_size: 2, content: {network: efficientnet-lite0, layers: [block2]}}"
+    text = (
+        "style: x\ntrain: {preset: upstream, size: 64, batch_size: 2, content: {network: efficientnet-lite0, layers: [block2]}}"
+    )
     method = build(text=text)
     seen = {}
     monkeypatch.setattr(method, "_update", lambda name, loss: seen.__setitem__(name, loss.detach()))
@@ -122,7 +126,8 @@ def test_gradient_clipping_bounds_the_step():
 
 
 @pytest.mark.parametrize(
-    ("network", "layers"), [("vgg19-caffe", ("conv4_4",)), ("vgg16-hed", ("conv3_3",)), ("efficientnet-lite0", ("block2", "block4"))]
+    ("network", "layers"),
+    [("vgg19-caffe", ("conv4_4",)), ("vgg16-hed", ("conv3_3",)), ("efficientnet-lite0", ("block2", "block4"))],
 )
 def test_usual_content_layers(network, layers):
     assert content_layers(ContentRecipe(network=network)) == layers

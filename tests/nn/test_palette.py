@@ -12,7 +12,7 @@ RED, GREEN, WHITE = (1.0, -1, -1), (-1, 1.0, -1), (1.0, 1, 1)
 
 
 def test_each_place_takes_the_nearest_colour_that_cartoons_have_there():
-    """Left half red or white, right half green: a reddish photograph becomes red on the left and must become green on the right."""
+    """Left half red or white, right half green: a reddish photograph becomes red on the left, and on the right green."""
     palette = Palette()
     for left in (RED, WHITE):
         cartoon = torch.cat((flat(left)[..., :32], flat(GREEN)[..., :32]), -1)

@@ -1,4 +1,4 @@
-"""Numbers produced by ModelScope's own TensorFlow graph on seeded weights and inputs; the layers and losses here must give the same.
+"""Numbers that ModelScope's own TensorFlow graph gave on seeded weights and inputs; what is here must give them too.
 
 Upstream speaks B, G, R: networks that do not care for the order get its arrays as they are, the losses that do get them flipped.
 """

@@ -14,7 +14,9 @@ def small_layers():
     """conv1_1 .. conv2_1 with their true shapes."""
     drawn = np.random.RandomState(0)
     shapes = {"conv1_1": (3, 64), "conv1_2": (64, 64), "conv2_1": (64, 128)}
-    return {k: [drawn.randn(3, 3, i, o).astype(np.float32) * 0.05, drawn.randn(o).astype(np.float32)] for k, (i, o) in shapes.items()}
+    return {
+        k: [drawn.randn(3, 3, i, o).astype(np.float32) * 0.05, drawn.randn(o).astype(np.float32)] for k, (i, o) in shapes.items()
+    }
 
 
 def save_as_upstream(path, content):
@@ -86,7 +88,10 @@ def test_reads_the_hed_trunk(tmp_path):
             for index in range(2 if group < 3 else 3):
                 shape = (3, 3, inputs if index == 0 else outputs, outputs)
                 name = f"block{group}/layers/conv2d{f'_{index}' if index else ''}/vars"
-                file[f"{name}/0"], file[f"{name}/1"] = np.full(shape, 1e-3 * group, np.float32), np.full(outputs, index, np.float32)
+                file[f"{name}/0"], file[f"{name}/1"] = (
+                    np.full(shape, 1e-3 * group, np.float32),
+                    np.full(outputs, index, np.float32),
+                )
                 kept[f"conv{group}_{index + 1}"] = (1e-3 * group, index)
     network = load_vgg16_hed(tmp_path / "hed.h5", last="conv3_3")
     for name, conv in network.convs.items():
