@@ -104,7 +104,7 @@ class LossRecipe(_Section):
 
     lambda_surface: NonNegative = Field(0.1, description="adversarial loss on the smoothed picture (disc_blur).")
     lambda_texture: NonNegative = Field(0.1, description="adversarial loss on the colour-shifted gray picture (disc_gray).")
-    lambda_content: NonNegative = Field(1.0, description="feature distance to photo and superpixels.")
+    lambda_content: NonNegative = Field(0.06, description="relative feature distance to photo and superpixels.")
     lambda_tv: NonNegative = Field(0.05, description="total variation.")
     lambda_identity: NonNegative = Field(0.0, description="squared distance of dlib's face embeddings of photo and stylized.")
     lambda_palette: NonNegative = Field(0.0, description="distance to the colours that similar cartoons have at the same place.")

@@ -58,6 +58,9 @@ def total_variation(picture: Tensor) -> Tensor:
     return (picture[..., 1:, :] - picture[..., :-1, :]).square().mean() + (picture[..., 1:] - picture[..., :-1]).square().mean()
 
 
-def feature_distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-    """Mean absolute difference, averaged over layers."""
-    return torch.stack([(a[name] - b[name]).abs().mean() for name in a]).mean()
+def feature_distance(target: dict[str, Tensor], made: dict[str, Tensor]) -> Tensor:
+    """Mean absolute difference as a share of the target's mean magnitude, averaged over layers.
+
+    The share makes a weight mean the same for every network and layer, whose maps differ in size by factors of ten.
+    """
+    return torch.stack([(target[name] - made[name]).abs().mean() / target[name].abs().mean() for name in target]).mean()
