@@ -1,6 +1,7 @@
 """Styles as they travel: `style.json`, networks, preview, card, licence."""
 
 from stylekit.bundle.style import (
+    STARTER,
     Bundle,
     BundledNetwork,
     DataSummary,
@@ -14,6 +15,7 @@ from stylekit.bundle.style import (
 )
 
 __all__ = [
+    "STARTER",
     "Bundle",
     "BundledNetwork",
     "DataSummary",

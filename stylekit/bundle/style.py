@@ -17,6 +17,10 @@ from stylekit.errors import ExportError, UsageError
 from stylekit.paths import Workspace, atomic_folder, atomic_write_bytes, sha256_bytes, slug
 
 STYLE_FILE = "style.json"
+STARTER = "toon-head"
+"""The style that comes with the package, for who has none yet."""
+
+_PACKAGED = Path(__file__).parents[1] / "styles"
 _MAX_FILE_BYTES = 512 * 2**20
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
@@ -241,7 +245,7 @@ def _parse(path: Path, data: bytes) -> Style:
 
 
 def load_style(name_or_path: str | Path, workspace: Workspace | None = None) -> Bundle:
-    """Read a style by its path, or by its name from the workspace: its newest exported run, else `exports/<name>`.
+    """Read a style by its path, or by name: its newest exported run in the workspace, `exports/<name>`, or the package's own.
 
     Raises:
         ExportError: If there is none, or it is damaged.
@@ -251,8 +255,8 @@ def load_style(name_or_path: str | Path, workspace: Workspace | None = None) -> 
         return read_bundle(path)
     workspace = workspace or Workspace()
     name = slug(str(name_or_path))
-    places = [run / "bundle" for run in reversed(workspace.run_folders(name))] + [workspace.root / "exports" / name]
-    for place in places:
+    exported = [run / "bundle" for run in reversed(workspace.run_folders(name))]
+    for place in (*exported, workspace.root / "exports" / name, _PACKAGED / name):
         if (place / STYLE_FILE).is_file():
             return read_bundle(place)
     raise ExportError(f"There is no style {str(name_or_path)!r} here.", f"Make it with: stylekit export --style {name}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stylekit.bundle import Bundle, load_style
+from stylekit.bundle import STARTER, Bundle, load_style
 from stylekit.bundle.style import STYLE_FILE
 from stylekit.errors import UsageError
 from stylekit.faces.align import Matrix, face_matrix, paste_back, scale_of, warp
@@ -45,13 +45,14 @@ class Stylizer:
     """A style, ready to use. Networks are loaded once, the face finder when it is first needed.
 
     Args:
-        style: A bundle, the path of one, a run or checkpoint folder, or the name of a style; None takes the current style.
+        style: A bundle, the path of one, a run or checkpoint folder, or the name of a style; None takes the current style, and
+            where there is none the starter style that comes with the package.
         size: Short side in pixels at which the network sees a whole picture; by default 720/256 of its training size.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workspace: Where names are looked up; the current folder by default.
 
     Raises:
-        UsageError: If no style is named and none is current, or the device is not there.
+        UsageError: If the device is not there.
         ExportError: If there is no such style, or it is damaged.
 
     Example:
@@ -73,9 +74,7 @@ class Stylizer:
 
     def _open(self, style: str | Path | Bundle | None, device: str, workspace: Workspace) -> None:
         if style is None:
-            style = workspace.current_style()
-            if style is None:
-                raise UsageError("No style is named and none is current here.", "Name one with --style.")
+            style = workspace.current_style() or STARTER
         bundle, run = (style, None) if isinstance(style, Bundle) else _find(style, workspace)
         if bundle is not None:
             networks = bundle.style.networks

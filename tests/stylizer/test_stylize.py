@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylekit.assets import fetch
-from stylekit.bundle import Bundle
+from stylekit.bundle import STARTER, Bundle
 from stylekit.bundle.weights import pack_weights
 from stylekit.errors import ExportError, UsageError
 from stylekit.faces.align import invert, warp
@@ -171,8 +171,7 @@ def test_a_missing_device_is_a_plain_error(bundle: Bundle) -> None:
 
 def test_a_run_is_used_before_it_is_exported(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    with pytest.raises(UsageError, match="No style"):
-        Stylizer(workspace=workspace)
+    assert Stylizer(workspace=workspace).name == STARTER
     with pytest.raises(ExportError, match="noir"):
         Stylizer("noir", workspace=workspace)
     run = make_run(workspace)
