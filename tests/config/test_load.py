@@ -47,29 +47,30 @@ def test_archer_is_the_full_size_path() -> None:
 
 
 numbers = st.floats(1e-12, 1e6, allow_subnormal=False)
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
-    [
-        "no",
-        "2e-4",
-        "1_0",
-        "010",
-        "~",
-        "",
-        "null",
-        "a: b",
-        "- x",
-        "# c",
-        "'",
-        '"',
-        "a\nb",
-        " a",
-        "1:30",
-        "2024-01-01",
-        "<<",
-        "=",
-        "照片",
-    ]
-)
+ODD = [
+    "no",
+    "2e-4",
+    "1_0",
+    "010",
+    "~",
+    "",
+    "null",
+    "a: b",
+    "- x",
+    "# c",
+    "'",
+    '"',
+    "a\nb",
+    "\x85",
+    "a\u2028b",
+    " a",
+    "1:30",
+    "2024-01-01",
+    "<<",
+    "=",
+    "照片",
+]
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(ODD)
 
 
 @st.composite
@@ -97,6 +98,12 @@ def recipes(draw: st.DrawFn) -> Recipe:
 @settings(max_examples=100, deadline=None)
 @given(recipe=recipes())
 def test_a_dumped_recipe_reads_back_equal(recipe: Recipe) -> None:
+    assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_text_survives_in_a_dumped_recipe(text: str) -> None:
+    recipe = Recipe(style="toon", description=text, generate=GenerateRecipe(options={text: [text]}))
     assert parse_recipe(dump_recipe(recipe)) == recipe
 
 
@@ -133,6 +140,8 @@ def test_scalars_mean_what_they_look_like(line: str, key: str, value: object) ->
     [
         ("train.max_step=3", "train.max_step is not a known key.", "Did you mean train.max_steps?"),
         ("max_steps=5", "max_steps is not a known key.", "Did you mean train.max_steps?"),
+        ("max_stepz=5", "max_stepz is not a known key.", "Did you mean train.max_steps?"),
+        ("align.sise=5", "align.sise is not a known key.", "Did you mean align.size?"),
         ("train.zzz.qqq=5", "train.zzz is not a known key.", "Known keys: method, engine"),
         ("train.size=20", "train.size is 20, but must be a whole number from 32 to 1024, a multiple of 8.", ""),
         ("train.size=abc", "train.size is 'abc', but must be a whole number from 32 to 1024", ""),
