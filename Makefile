@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3 $(VERSIONS:%=python%); do \
 BIN := .venv/bin
 INSTALLED := .venv/installed
 comma := ,
-NODE := $(if $(shell command -v node && command -v npm),,$(comma)node)
+NODE := $(if $(shell node -e 'process.exit(+(parseInt(process.versions.node) < 18))' 2>/dev/null && command -v npm),,$(comma)node)
 DEMO_DIR ?= .
 
 demo: $(INSTALLED)
@@ -31,7 +31,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gen,tensorboard$(NODE)]'
 	touch $@

@@ -17,6 +17,7 @@ from stylekit.errors import MissingPartError
 from stylekit.paths import home
 
 _PYTHONS = ((3, 11), (3, 14))  # requires-python in pyproject.toml: from the first, below the second
+_REINSTALL_OPENCV = "pip install --force-reinstall opencv-python"
 _FREE_GB = 2.0  # packages of the default assets while they are unpacked, 0.2 GB, and a training run's checkpoints
 
 
@@ -45,7 +46,7 @@ def doctor(*, verify: bool = False) -> list[Check]:
     Args:
         verify: Also read every cached asset and compare its SHA-256.
     """
-    return [_python(), _cache(), *_devices(), *_packages(), _pip(), _node(), *_assets(verify)]
+    return [_python(), _cache(), *_devices(), *_packages(), _opencv(), _pip(), _node(), *_assets(verify)]
 
 
 def _python() -> Check:
@@ -120,6 +121,17 @@ def _is_installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _opencv() -> Check:
+    """Import OpenCV, whose wheel needs libraries of the system that a bare one has not."""
+    try:
+        import cv2
+    except (ImportError, OSError) as error:
+        library = re.match(r"[\w.+-]+\.so[\w.]*", str(error))
+        detail = f"{library[0]} missing" if library else str(error)
+        return Check("opencv", False, detail, "Run: " + ("apt install libgl1 libglib2.0-0" if library else _REINSTALL_OPENCV))
+    return Check("opencv", True, cv2.__version__)
 
 
 def _pip() -> Check:

@@ -46,6 +46,10 @@ class DataError(StylekitError):
     """A data set is missing, empty, or too small for what is asked of it."""
 
 
+class TooFewError(DataError):
+    """A data set is sound, but has too few pictures or persons to measure with."""
+
+
 class GenerationError(StylekitError):
     """Cartoon pictures could not be made."""
 

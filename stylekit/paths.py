@@ -6,16 +6,17 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stylekit.errors import StylekitError, UsageError
 
 _PARTIAL = ".partial-"
+_OLD = f"{_PARTIAL}old-"  # holds a folder while another takes its place
 
 
 def home() -> Path:
@@ -50,27 +51,24 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StylekitError: If the folder is read-only, the disk is full, or the path cannot be written.
     """
-    temporary: str | None = None
+    temporary = _beside(path, _PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         raise _refuse(path, error) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _beside(path: Path, prefix: str) -> Path:
+    """Return a name that nothing in the folder of `path` has."""
+    return path.with_name(f"{prefix}{secrets.token_hex(8)}")
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -82,25 +80,28 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`; on success it takes the place of `path` in one rename.
 
-    A folder already at `path` is replaced only after the new one is complete. On any error nothing at `path` changes.
+    A folder already at `path` is replaced only after the new one is complete. On any error nothing at `path` changes; after a
+    kill at the very moment of the replacement, `remove_partials` brings it back.
 
     Raises:
         StylekitError: If the folder cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{_PARTIAL}{path.name}-", dir=path.parent))
+        temporary = _beside(path, f"{_PARTIAL}new-{path.name}-")
+        temporary.mkdir(parents=True)
     except OSError as error:
         raise _refuse(path, error) from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        _sync_folder(temporary)
+        _settle(temporary)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f"{_PARTIAL}old-", dir=path.parent))
-            os.replace(path, old / path.name)
-            os.replace(temporary, path)
-            shutil.rmtree(old, ignore_errors=True)
+            old = _beside(path, _OLD)
+            old.mkdir()
+            try:
+                os.replace(path, old / path.name)
+                os.replace(temporary, path)
+            finally:
+                _discard(old)
         else:
             os.replace(temporary, path)
     except OSError as error:
@@ -109,19 +110,35 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def _settle(folder: Path) -> None:
+    """Put every file safely on disk, no more private than a plain `open` would have made it (some libraries write 0600)."""
+    mode = folder.stat().st_mode & 0o666  # as the process's umask left it
     for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | mode)
+            with file.open("r+b") as stream:
                 os.fsync(stream.fileno())
 
 
+def _discard(old: Path) -> None:
+    """Delete the folder that was replaced, or put it back if nothing has taken its place."""
+    for kept in old.iterdir():
+        if not (place := old.with_name(kept.name)).exists():
+            os.replace(kept, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def remove_partials(folder: Path) -> None:
-    """Delete what an interrupted `atomic_write_bytes` or `atomic_folder` left in `folder`."""
+    """Clear up after an `atomic_write_bytes` or `atomic_folder` that was killed in `folder`.
+
+    What it had not finished is deleted; a folder that it had moved away to replace it is put back.
+    """
     if not folder.is_dir():
         return
     for leftover in folder.glob(f"{_PARTIAL}*"):
-        if leftover.is_dir():
+        if leftover.name.startswith(_OLD):
+            _discard(leftover)
+        elif leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
@@ -136,6 +153,21 @@ def slug(text: str) -> str:
     name = re.sub(r"[\W_]+", "-", text.strip().lower()).strip("-")
     if not name:
         raise UsageError(f"{text!r} cannot be made into a style name.", "Use letters or digits.")
+    return name
+
+
+def style_name(text: str) -> str:
+    """Return the style's name in `text`: a `slug` of letters a to z and digits, which every disk, hub and shell can take.
+
+    Raises:
+        UsageError: If it has other letters.
+    """
+    name = slug(text)
+    if not re.fullmatch("[a-z0-9-]+", name):
+        raise UsageError(
+            f"{text!r} cannot be made into a style name.",
+            "Name it with letters a to z or digits: stylekit gen-data PROMPT --style NAME.",
+        )
     return name
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from stylekit.config.schema import Recipe
 from stylekit.data.manifest import read_manifest
 from stylekit.data.prepare import AlignReport, align
-from stylekit.engine.checkpoint import WEIGHTS, checkpoint_folders, read_meta
+from stylekit.engine.checkpoint import WEIGHTS, latest_checkpoint, newest_run, read_meta
 from stylekit.engine.evaluate import evaluate
 from stylekit.engine.train import TrainReport, train
-from stylekit.errors import DataError, OtherRunError
+from stylekit.errors import DataError, OtherRunError, TooFewError
 from stylekit.exporters import up_to_date
 from stylekit.generate.api import gen_data
 from stylekit.hubs import publish
@@ -82,11 +82,11 @@ def prepare(recipe: Recipe, *, workspace: Workspace | None = None, progress: Pro
 
 
 def _lacks(manifest: Path, folder: Path | None, named: Callable[[Path], str]) -> bool:
-    """Tell whether a data set is not there, or its folder has got pictures since that the manifest does not name."""
+    """Tell whether a data set is not there, or pictures have come into its folder since, or gone from it."""
     if not manifest.is_file():
         return True
     known = {line.input for line in read_manifest(manifest)}
-    return folder is not None and folder.is_dir() and any(named(file) not in known for file in list_images(folder))
+    return folder is not None and folder.is_dir() and known != set(map(named, list_images(folder)))
 
 
 def _tell(report: AlignReport | None) -> None:
@@ -141,13 +141,15 @@ def run(
     try:
         report.metrics, did = _evaluate_once(trained.run, workspace, progress)
         report.stages.append(Stage("eval", did, str(trained.run / EVAL_FILE)))
-    except DataError as too_little:  # a handful of selfies trains a style, though nobody is left to measure it on
+    except TooFewError as too_little:  # a handful of selfies trains a style, though nobody is left to measure it on
         report.stages.append(Stage("eval", False, f"not measured: {too_little.message}"))
 
     before = _described(trained.run / "bundle")
     bundle = up_to_date(trained.run, workspace=workspace, progress=progress)
     report.stages.append(Stage("export", _described(bundle.path) != before, str(bundle.path)))
-    if recipe.licence is not None:
+    if recipe.licence is None:
+        report.stages.append(Stage("publish", False, "skipped: no licence"))
+    else:
         before = _described(workspace.root / recipe.publish.to.removeprefix("dir:") / recipe.style)
         report.published = publish(trained.run, to=recipe.publish.to, workspace=workspace, progress=progress).path
         report.stages.append(Stage("publish", _described(report.published) != before, str(report.published)))
@@ -162,9 +164,8 @@ def _described(bundle: Path) -> bytes:
 
 def _train_once(recipe: Recipe, workspace: Workspace, device: str | None, progress: Progress) -> tuple[TrainReport, bool]:
     """Keep a finished run of the same recipe, go on with a stopped one, start a new one otherwise."""
-    runs = [folder for folder in workspace.run_folders(recipe.style) if checkpoint_folders(folder)]
-    if runs:
-        meta = read_meta(checkpoint_folders(runs[-1])[-1])
+    if newest := newest_run(workspace, recipe.style):
+        meta = read_meta(latest_checkpoint(newest))
         if meta.step <= recipe.train.max_steps:
             try:
                 report = train(recipe, workspace=workspace, resume=True, device=device, progress=progress)
@@ -176,7 +177,7 @@ def _train_once(recipe: Recipe, workspace: Workspace, device: str | None, progre
 
 def _evaluate_once(run: Path, workspace: Workspace, progress: Progress) -> tuple[EvalReport, bool]:
     """Keep the figures of this very checkpoint, take them otherwise."""
-    digest = read_meta(checkpoint_folders(run)[-1]).sha256[WEIGHTS]
+    digest = read_meta(latest_checkpoint(run)).sha256[WEIGHTS]
     if (run / EVAL_FILE).is_file():
         try:
             report = read_report(run / EVAL_FILE)

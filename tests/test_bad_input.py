@@ -17,6 +17,7 @@ import pytest
 from stylekit.assets import fetch
 from stylekit.cli import run
 from stylekit.data.manifest import ManifestLine, read_manifest, write_manifest
+from stylekit.engine.checkpoint import latest_checkpoint, read_meta
 from stylekit.images import read_rgb, write_image
 from stylekit.paths import Workspace
 from tests.nn.test_vgg import Hostile, save_as_upstream
@@ -182,6 +183,32 @@ def test_fewer_pictures_than_the_batch_and_more_of_them_later(shell: Shell, pict
     after = contents(Path("datasets/mixed/cartoon"))
     assert len(after) == 4
     assert before.items() <= after.items()
+
+
+def test_resume_goes_on_by_the_runs_own_recipe_and_to_its_own_last_step(shell: Shell) -> None:
+    workspace = project(shell.root)
+    shell.refused(1, "train", "--resume")
+    assert shell("train", "--batch-size", "3", "--max-steps", "4", "--set=train.save_every=2")[0] == 0
+    (run_folder,) = workspace.run_folders()
+    shutil.rmtree(run_folder / "checkpoints" / "step-000004")
+    assert shell("train", "--resume")[0] == 0
+    meta = read_meta(run_folder / "checkpoints" / "step-000004")
+    assert (meta.images_seen, meta.recipe.train.batch_size) == (12, 3)
+    assert shell("train", "--resume", "--max-steps", "5")[0] == 0
+    said = shell.refused(1, "train", "--resume", "--batch-size", "2")
+    assert said.startswith(f"Error: {Path('work_dirs') / run_folder.name} was trained with other values of train.batch_size.")
+    assert workspace.run_folders() == [run_folder]
+    assert read_meta(latest_checkpoint(run_folder)).step == 5
+
+
+def test_your_own_cartoons_are_not_licensed_as_the_demos(shell: Shell, pictures: Path) -> None:
+    people = fetch("starter-photos") / "soft-ui"
+    shutil.copy(people / "team-1.jpg", pictures)
+    train = ("train", "--style", "demo", "--cartoons", pictures, "--photos", pictures, "--batch-size=1", *TINY)
+    off = [f"--set=train.loss.lambda_{name}=0" for name in ("projected", "palette")]
+    assert shell(*train, "--set=train.superpixels=off", *off)[0] == 0
+    made = read_meta(latest_checkpoint(Workspace().run_folders()[-1])).recipe
+    assert (made.description, made.licence, made.authors) == ("", None, ())
 
 
 def test_a_hostile_weight_file_is_refused_and_executes_nothing(shell: Shell, empty_home: Path) -> None:

@@ -1,12 +1,17 @@
 """A whole recipe, small: real drawings, real photographs, all stages; then again."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 
+import stylekit
 from stylekit.assets import fetch
 from stylekit.bundle import read_bundle
+from stylekit.cli import run as run_command
 from stylekit.config.load import load_recipe
+from stylekit.errors import DataError
 from stylekit.images import list_images, read_rgb
 from stylekit.paths import Workspace
 from stylekit.pipeline import run
@@ -28,13 +33,18 @@ STAGES = ["gen-data", "align", "train", "eval", "export", "publish"]
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def portraits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("portraits") / "selfies"
+    folder.mkdir()
+    for photo in list_images(fetch("starter-photos"))[8:32]:
+        (folder / photo.name).write_bytes(photo.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, portraits):
     root = tmp_path_factory.mktemp("project")
-    photos = list_images(fetch("starter-photos"))[8:32]
-    (root / "selfies").mkdir()
-    for photo in photos:
-        (root / "selfies" / photo.name).write_bytes(photo.read_bytes())
-    recipe = load_recipe("demo", [*SMALL, f"photos.source={root / 'selfies'}"])
+    recipe = load_recipe("demo", [*SMALL, f"photos.source={portraits}"])
     return recipe, Workspace(root), run(recipe, workspace=Workspace(root), device="cpu")
 
 
@@ -77,6 +87,39 @@ def test_too_few_photographs_to_measure_with_still_give_a_style(done, tmp_path):
     assert report.metrics is None
     assert "not measured" in str(report)
     assert report.published == tmp_path / "exports" / "toon-head"
+
+
+def test_a_measurement_that_would_be_wrong_stops_the_run(done, tmp_path, monkeypatch):
+    recipe, workspace, _ = done
+    (tmp_path / "datasets").symlink_to(workspace.root / "datasets")
+
+    def both(*arguments, **keywords):
+        raise DataError("manifest.jsonl has p2 both among the held-out photographs and those trained on.")
+
+    monkeypatch.setattr("stylekit.pipeline.evaluate", both)
+    with pytest.raises(DataError, match="has p2 both"):
+        run(recipe, workspace=Workspace(tmp_path), device="cpu")
+
+
+def test_a_style_without_a_licence_is_not_published_and_says_so(done):
+    recipe, workspace, _ = done
+    report = run(recipe.model_copy(update={"licence": None}), workspace=workspace, device="cpu")
+    assert report.published is None
+    assert [stage.name for stage in report.stages] == STAGES
+    assert "skipped: no licence" in str(report)
+
+
+def test_the_four_lines_of_the_readme(portraits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(stylekit.__file__).parents[1] / "README.md").read_text("utf-8")
+    block = readme.partition("## The four lines")[2].split("```")[1]
+    lines = [shlex.split(line)[1:] for line in block.replace("1000", "2").strip().splitlines()]
+    assert [line[0] for line in lines] == ["gen-data", "train", "eval", "publish"]
+    lines[0] += [f"--set={change}" for change in (*SMALL, f"photos.source={portraits}")]
+    for line in lines:
+        assert run_command(line) == 0, capsys.readouterr().err
+    assert read_bundle(tmp_path / "exports" / "toon-head").style.metrics is not None
+    assert stylekit.Stylizer()(read_rgb(list_images(portraits)[0])).std() > 10
 
 
 def test_more_steps_go_on_and_another_setting_starts_a_new_run(done):

@@ -345,7 +345,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "portrait-mask": ("portrait-mask",),
     "identity": ("arcface", "dlib-resnet"),
     "content": ("vgg19-caffe", "vgg16-hed", "efficientnet-lite0"),
-    "fid-features": ("inception-2015", "efficientnet-lite0"),
+    "fid-features": ("inception-2015", "efficientnet-lite0", "vgg16-hed"),
     "photos": ("starter-photos",),
     "sample-photo": ("astronaut",),
     "cartoon-generator": tuple(name for name in CATALOGUE if name.startswith("dicebear-")),

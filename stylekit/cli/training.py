@@ -23,7 +23,7 @@ from stylekit.cli.options import (
     keep_recipe,
     overrides,
 )
-from stylekit.config.load import load_recipe
+from stylekit.config.load import UNSIGNED, load_recipe
 from stylekit.paths import Workspace, slug
 
 
@@ -60,7 +60,17 @@ def train(
     }
     workspace = Workspace()
     name = style or (slug(cartoons.resolve().name) if cartoons else None)
-    recipe = choose_recipe(name, overrides(flags, sets), workspace)
+    changes = overrides(flags, sets)
+
+    if resume:
+        from stylekit.engine.train import run_to_resume
+
+        stopped = run_to_resume(choose_recipe(name, (), workspace).style, workspace)
+        recipe = load_recipe(stopped / "recipe.yaml", changes, workspace)
+    else:
+        if cartoons and choose_recipe(name, (), workspace).generate.engine != "folder":
+            changes = [*UNSIGNED, *changes]
+        recipe = choose_recipe(name, changes, workspace)
 
     from stylekit.engine.train import train as train_style
     from stylekit.pipeline import prepare

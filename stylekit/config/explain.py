@@ -82,7 +82,8 @@ def _explain_one(detail: ErrorDetails) -> tuple[str, str, str]:
     if kind == "missing":
         return key, f"{key} is missing.", f"Add a line: {key}: ..."
     if kind == "value_error":
-        return key, f"{key}: {detail['ctx']['error']}.", ""
+        message, *hint = detail["ctx"]["error"].args
+        return key, f"{key}: {message}.", " ".join(hint)
     value = "empty" if detail["input"] is None else f"{_shorten(detail['input'])}"
     return key, f"{key} is {value}, but must be {_allowed(detail, field)}.", _meant(detail, field)
 

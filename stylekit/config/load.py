@@ -16,7 +16,10 @@ from pydantic import BaseModel, ValidationError
 from stylekit.config.explain import explain, unknown_key_hint
 from stylekit.config.schema import Recipe
 from stylekit.errors import RecipeError, UsageError
-from stylekit.paths import Workspace, atomic_write_text, slug
+from stylekit.paths import Workspace, atomic_write_text, style_name
+
+# What a recipe says of its own pictures; with other pictures it begins without.
+UNSIGNED = ('description=""', "licence=null", "authors=[]")
 
 _HERE = Workspace()
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -134,7 +137,9 @@ def style_recipe(style: str, overrides: Iterable[str] = (), workspace: Workspace
 
     Raises:
         RecipeError: As for `load_recipe`.
+        UsageError: If the name is not one that a style can have.
     """
+    style = style_name(style)
     for folder in (workspace.recipes, built_in_recipes()):
         if (folder / f"{style}.yaml").is_file():
             return load_recipe(folder / f"{style}.yaml", overrides)
@@ -161,12 +166,16 @@ def list_recipes(workspace: Workspace = _HERE) -> list[RecipeEntry]:
 def copy_recipe(source: str | Path, style: str, workspace: Workspace = _HERE, overrides: Iterable[str] = ()) -> Path:
     """Write a recipe under another style's name to `recipes/<style>.yaml`, every key with its meaning, and return the file.
 
+    Description, licence and authors stay with the source's own name: they speak of its pictures.
+
     Raises:
         RecipeError: If the source is not a sound recipe.
         UsageError: If the file is already there.
     """
-    recipe = load_recipe(source, overrides, workspace).model_copy(update={"style": slug(style)})
-    return save_recipe(recipe, workspace)
+    name = style_name(style)
+    unsigned = UNSIGNED if load_recipe(source, (), workspace).style != name else ()
+    recipe = load_recipe(source, (*unsigned, *overrides), workspace)
+    return save_recipe(recipe.model_copy(update={"style": name}), workspace)
 
 
 def save_recipe(recipe: Recipe, workspace: Workspace = _HERE) -> Path:

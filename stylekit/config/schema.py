@@ -6,6 +6,7 @@ the run, the checkpoint and the export, and equals itself when read back.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -76,6 +77,17 @@ class NetworkRecipe(_Section):
     blocks: Annotated[int, Field(ge=0, le=16)] = Field(4, description="Residual blocks at a quarter of the resolution.")
 
 
+def _vgg_layers(*repeats: int) -> tuple[str, ...]:
+    return tuple(f"conv{group}_{k}" for group, count in enumerate(repeats, 1) for k in range(1, count + 1))
+
+
+CONTENT_LAYERS = {
+    "vgg19-caffe": _vgg_layers(2, 2, 4, 4, 4),
+    "vgg16-hed": _vgg_layers(2, 2, 3, 3, 3),
+    "efficientnet-lite0": tuple(f"block{index}" for index in range(16)),
+}
+
+
 class ContentRecipe(_Section):
     """The frozen network that says whether the photograph's content was kept."""
 
@@ -83,6 +95,18 @@ class ContentRecipe(_Section):
         "auto", description="`auto` takes the best available; the resolved recipe names it."
     )
     layers: tuple[str, ...] = Field((), description="Feature layers; empty takes the network's usual one (VGG-19: conv4_4).")
+
+    @model_validator(mode="after")
+    def _layers_of_the_network(self) -> ContentRecipe:
+        if self.network == "auto" and self.layers:
+            raise ValueError("layers go with a network, and auto names none", "Set train.content.network too.")
+        known = CONTENT_LAYERS.get(self.network, ())
+        for layer in self.layers:
+            if layer not in known:
+                likely = get_close_matches(layer, known, n=1)
+                hint = f"Did you mean {likely[0]}?" if likely else f"Its layers: {', '.join(known)}."
+                raise ValueError(f"{self.network} has no layer {layer}", hint)
+        return self
 
 
 class AugmentRecipe(_Section):
@@ -100,7 +124,7 @@ class AugmentRecipe(_Section):
 
 
 class LossRecipe(_Section):
-    """Weights of the plain mean losses of preset `default`; preset `upstream` uses its own fixed ones."""
+    """Weights of the losses; preset `upstream` has its own, fixed, of losses that it divides by feature and picture size."""
 
     lambda_surface: NonNegative = Field(0.1, description="adversarial loss on the smoothed picture (disc_blur).")
     lambda_texture: NonNegative = Field(0.1, description="adversarial loss on the colour-shifted gray picture (disc_gray).")
@@ -114,7 +138,7 @@ class LossRecipe(_Section):
 class TrainRecipe(_Section):
     """How the network is trained."""
 
-    method: str = Field("dctnet", description="A registered method.")
+    method: Literal["dctnet", "template"] = "dctnet"
     engine: Literal["torch"] = "torch"
     preset: Literal["upstream", "default"] = Field("default", description="`upstream` equals ModelScope's mathematics.")
     init: str | None = Field(None, description="A run, a checkpoint folder or a style bundle to start from.")
@@ -166,7 +190,7 @@ class TrainRecipe(_Section):
 # What ModelScope does where this schema could say otherwise (its cartoon_translation_trainer.py and model_tf.py).
 _UPSTREAM: dict[str, Any] = {
     "network": NetworkRecipe(),
-    "loss": LossRecipe(),
+    "loss": LossRecipe(lambda_surface=0.1, lambda_texture=0.1, lambda_content=200, lambda_tv=1e4),
     "augment": AugmentRecipe(flip=False, scale=(1.0, 1.0), rotate_deg=0.0),
     "superpixels": "stylized",
     "warm_start": "none",
@@ -178,8 +202,11 @@ _UPSTREAM: dict[str, Any] = {
 class EvalRecipe(_Section):
     """How a trained style is measured."""
 
-    extractor: Literal["efficientnet-lite0"] = "efficientnet-lite0"
-    embedder: Literal["dlib-resnet"] = "dlib-resnet"
+    extractors: Annotated[tuple[Literal["vgg16-hed", "efficientnet-lite0", "inception-2015"], ...], Field(min_length=1)] = Field(
+        ("vgg16-hed", "efficientnet-lite0"),
+        description="KID and FID are taken with each; one that also served in training flatters.",
+    )
+    embedder: Literal["dlib-resnet", "arcface"] = "dlib-resnet"
     subsets: Count = Field(100, description="KID subsets.")
 
 

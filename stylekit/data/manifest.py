@@ -58,6 +58,7 @@ class ManifestLine(_Record):
         matrix: Two rows of three, input pixels -> crop pixels.
         quality: Named measurements; units are in the names.
         person: Identity cluster, for photographs.
+        group: The first of the persons that may be the same as this one; they are on one side of the split.
     """
 
     file: str | None
@@ -76,6 +77,7 @@ class ManifestLine(_Record):
     crop_size: int | None = None
     quality: dict[str, float] = {}
     person: str | None = None
+    group: str | None = None
     split: Split | None = None
 
 

@@ -24,7 +24,7 @@ from stylekit.data.manifest import ManifestLine, write_manifest
 from stylekit.data.notes import FaceNote, Notes, PictureKey, PictureNote, decode
 from stylekit.data.split import split_by_person
 from stylekit.errors import Interrupted
-from stylekit.faces.identity import cluster_persons
+from stylekit.faces.identity import cluster_persons, link_persons
 from stylekit.faces.quality import near_duplicates
 from stylekit.images import Rgb, contact_sheet, read_rgb, write_image
 from stylekit.paths import remove_partials, sha256_bytes
@@ -192,11 +192,14 @@ def _decide(faces: Sequence[FaceNote], kind: Kind, seed: int, eval_fraction: flo
         for place in kept:
             lines[place] = lines[place].model_copy(update={"split": "train"})
     elif kept:
-        labels = cluster_persons(np.stack([decode(faces[place].embedding) for place in kept]))
-        persons = _name_persons(labels.tolist(), [lines[place] for place in kept])
-        sides = split_by_person(persons, eval_fraction, seed)
-        for place, person in zip(kept, persons, strict=True):
-            lines[place] = lines[place].model_copy(update={"person": person, "split": sides[person]})
+        embeddings = np.stack([decode(faces[place].embedding) for place in kept])
+        labels = cluster_persons(embeddings)
+        persons, groups = (
+            _name_persons(each.tolist(), [lines[place] for place in kept]) for each in (labels, link_persons(embeddings, labels))
+        )
+        sides = split_by_person(persons, eval_fraction, seed, dict(zip(persons, groups, strict=True)))
+        for place, person, group in zip(kept, persons, groups, strict=True):
+            lines[place] = lines[place].model_copy(update={"person": person, "group": group, "split": sides[person]})
     return lines
 
 

@@ -27,7 +27,7 @@ from stylekit.config.schema import Recipe
 from stylekit.errors import CheckpointError, RecipeError
 from stylekit.methods.base import Method, build_generator
 from stylekit.nn.ema import Ema
-from stylekit.paths import atomic_folder, atomic_write_text, remove_partials, sha256_file
+from stylekit.paths import Workspace, atomic_folder, atomic_write_text, remove_partials, sha256_file
 
 WEIGHTS, STATE, META = "weights.safetensors", "state.pt", "meta.json"
 _AVERAGE = "generator_ema"
@@ -81,6 +81,11 @@ def checkpoint_folders(run: Path) -> list[Path]:
     folder = run / "checkpoints"
     found = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)] if folder.is_dir() else []
     return sorted(found, key=lambda p: int(p.name[5:]))
+
+
+def newest_run(workspace: Workspace, style: str | None = None) -> Path | None:
+    """Return the newest run, of `style` if one is given, that has a checkpoint; None where there is none."""
+    return next((run for run in reversed(workspace.run_folders(style)) if checkpoint_folders(run)), None)
 
 
 def latest_checkpoint(run: Path) -> Path:

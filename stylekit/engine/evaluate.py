@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from stylekit.assets import Resolved, resolve
 from stylekit.config.schema import EvalRecipe
 from stylekit.data.manifest import ManifestLine
-from stylekit.engine.checkpoint import LoadedGenerator, checkpoint_folders, load_generator
+from stylekit.engine.checkpoint import LoadedGenerator, load_generator, newest_run
 from stylekit.errors import DataError, ImageError
+from stylekit.faces.arcface import ArcFaceEmbedder
 from stylekit.faces.identity import FaceEmbedder
 from stylekit.images import Rgb, contact_sheet, read_rgb, resize, to_rgb, to_tensor, write_image
 from stylekit.metrics.baselines import colour_statistics, posterise, transfer_colour
 from stylekit.metrics.distribution import SMALLEST_SET, compare, draw_persons, fid, kid, kid_over_persons, subset_size
-from stylekit.metrics.features import FeatureExtractor, extract, load_extractor
+from stylekit.metrics.features import extract, load_extractor
 from stylekit.metrics.identity import identity
 from stylekit.metrics.protocol import PictureSet, Protocol, deviations, load_protocol, read_cartoons, read_photographs
 from stylekit.metrics.report import Conditions, Delta, EvalReport, RowName, Skipped, UsedAsset, metric_name, write_report
@@ -57,7 +58,7 @@ def evaluate(
         run: A run or checkpoint folder; the newest run of the style by default.
         workspace: Where the data sets and runs lie; the working folder by default.
         style: Whose cartoons are the reference; the run's own style by default, and without a run the current style.
-        settings: Extractor, embedder and KID subsets; the run's recipe by default.
+        settings: Extractors, embedder and KID subsets; the run's recipe by default.
         protocol: Name of the protocol; deviations from it are listed, not refused.
         output: Folder for the two files; the run folder by default.
         batch_size: Pictures seen at once; changes no figure.
@@ -71,7 +72,7 @@ def evaluate(
     """
     workspace = workspace or Workspace()
     rules = load_protocol(protocol)
-    run = run or _newest_run(workspace, style or workspace.current_style())
+    run = run or _trained_run(workspace, style or workspace.current_style())
     generator = load_generator(run)
     settings = settings or generator.recipe.eval
     style = style or generator.recipe.style
@@ -94,26 +95,39 @@ def evaluate(
         "posterise": [posterise(picture) for picture in photos.pictures],
         "colour-transfer": [transfer_colour(picture, target) for picture in photos.pictures],
     }
-    extractor, extractor_asset = load_extractor(settings.extractor)
-    with progress("Measuring style", len(sets) + 1) as bar:
-        reference = extract(extractor, cartoons.pictures, batch_size=batch_size, device=device)
-        bar.advance()
-        features: dict[RowName, Tensor] = {}
-        for row, pictures in sets.items():
-            features[row] = extract(extractor, pictures, batch_size=batch_size, device=device)
+    trainers = _trainers(generator)
+    rows: Values = {row: {} for row in sets}
+    delta: dict[str, Delta] = {}
+    used: list[Resolved] = []
+    full_rank: dict[str, int] = {}
+    for name in sorted(settings.extractors, key=trainers.__contains__):  # those that did not serve in training lead
+        extractor, asset = load_extractor(name)
+        used.append(asset)
+        full_rank[name] = extractor.num_features + 1
+        with progress(f"Measuring style with {name}", len(sets) + 1) as bar:
+            reference = extract(extractor, cartoons.pictures, batch_size=batch_size, device=device)
             bar.advance()
-    rows, delta = _distances(reference, features, photos.persons, extractor.label, rules=rules, subsets=settings.subsets)
+            features: dict[RowName, Tensor] = {}
+            for row, pictures in sets.items():
+                features[row] = extract(extractor, pictures, batch_size=batch_size, device=device)
+                bar.advance()
+        label = extractor.label
+        found, delta[label] = _distances(reference, features, photos.persons, label, rules=rules, subsets=settings.subsets)
+        rows = {row: rows[row] | found[row] for row in sets}
     embedder_asset = resolve("identity", settings.embedder)
-    embedder = FaceEmbedder(embedder_asset.path, device)
+    embedder = (
+        ArcFaceEmbedder(embedder_asset.path) if settings.embedder == "arcface" else FaceEmbedder(embedder_asset.path, device)
+    )
     embedder_label = f"{settings.embedder}@{_LANDMARKS}"
     likeness, centre = _identity(embedder, embedder_label, sets, photos, known, progress=progress)
 
+    served = [f"{name}: {purpose}" for name in (settings.embedder, *settings.extractors) for purpose in trainers.get(name, ())]
     report = EvalReport(
         style=style,
         run=_run_folder(run).name,
         protocol=Conditions(
             name=rules.name,
-            deviations=deviations(rules, settings, extractor.resize, trained_on=trained_on, held_out=held_out, cartoons=drawn),
+            deviations=deviations(rules, settings, extractors=delta, trained_on=trained_on, held_out=held_out, cartoons=drawn),
             n=len(stylized),
             persons=len(set(photos.persons)),
             held_out_sha256=held_out.digest,
@@ -124,7 +138,7 @@ def evaluate(
             reference=style,
             reference_n=len(cartoons.pictures),
             reference_manifest_sha256=drawn.manifest_sha256,
-            extractor=extractor.label,
+            extractors=list(delta),
             kid_subsets=settings.subsets,
             kid_subset_size=subset_size(len(stylized), len(cartoons.pictures)),
             resamples=rules.resamples,
@@ -134,12 +148,12 @@ def evaluate(
             seed=rules.seed,
             checkpoint_step=generator.step,
             checkpoint_sha256=generator.sha256,
-            assets=[_used(asset) for asset in (extractor_asset, embedder_asset)],
-            trained_on=_trained_on(generator, settings),
+            assets=[_used(asset) for asset in (*used, embedder_asset)],
+            trained_on=served,
         ),
         rows={row: rows[row] | likeness[row] for row in sets},
         delta=delta,
-        notes=_notes(generator, settings, extractor, len(stylized), len(cartoons.pictures)),
+        notes=_notes(served, full_rank, len(stylized), len(cartoons.pictures)),
         skipped=skipped,
     )
     folder = output or _run_folder(run)
@@ -148,12 +162,12 @@ def evaluate(
     return report
 
 
-def _newest_run(workspace: Workspace, style: str | None) -> Path:
-    runs = [folder for folder in workspace.run_folders(style) if checkpoint_folders(folder)]
-    if not runs:
+def _trained_run(workspace: Workspace, style: str | None) -> Path:
+    run = newest_run(workspace, style)
+    if run is None:
         of_style = f" of the style {style}" if style else ""
         raise DataError(f"{workspace.runs} has no trained run{of_style}.", "Run: stylekit train")
-    return runs[-1]
+    return run
 
 
 def _run_folder(run: Path) -> Path:
@@ -248,7 +262,7 @@ def _spreads(difference: float, spread: float) -> float:
 
 
 def _identity(
-    embedder: FaceEmbedder, label: str, sets: Sets, photos: _Crops, known: _Crops, *, progress: Progress
+    embedder: ArcFaceEmbedder | FaceEmbedder, label: str, sets: Sets, photos: _Crops, known: _Crops, *, progress: Progress
 ) -> tuple[Values, NDArray[np.float64]]:
     """Return ID of every set, and the mean embedding of the photographs trained on."""
     rows: Values = {}
@@ -273,33 +287,36 @@ def _identity(
     return rows, centre
 
 
-def _trained_on(generator: LoadedGenerator, settings: EvalRecipe) -> list[str]:
-    """Return which of the measuring networks the generator was also trained against, and as what."""
+def _trainers(generator: LoadedGenerator) -> dict[str, list[str]]:
+    """Return the frozen networks that the generator was trained against, and as what."""
     train = generator.recipe.train
     uses = [
-        (settings.embedder, "identity loss", train.loss.lambda_identity > 0),
-        (settings.extractor, "projected discriminators", train.loss.lambda_projected > 0),
-        (settings.extractor, "content loss", train.loss.lambda_content > 0 and train.content.network == settings.extractor),
+        ("dlib-resnet", "identity loss", train.loss.lambda_identity > 0),
+        ("efficientnet-lite0", "projected discriminators", train.loss.lambda_projected > 0),
+        (train.content.network, "content loss", train.loss.lambda_content > 0),
     ]
-    found = [f"{network}: {purpose}" for network, purpose, used in uses if used]
-    named = {entry.partition(":")[0] for entry in found}
-    others = {use.name for use in generator.meta.assets.values()} & {settings.extractor, settings.embedder}
-    return found + [f"{network}: in training" for network in sorted(others - named)]
+    found: dict[str, list[str]] = {}
+    for network, purpose, used in uses:
+        if used:
+            found.setdefault(network, []).append(purpose)
+    for asset in generator.meta.assets.values():
+        found.setdefault(asset.name, ["in training"])
+    return found
 
 
-def _notes(generator: LoadedGenerator, settings: EvalRecipe, extractor: FeatureExtractor, n: int, m: int) -> list[str]:
+def _notes(served: list[str], full_rank: dict[str, int], n: int, m: int) -> list[str]:
     notes = [
         "KID rewards flat colour: read it beside ID, the filters' rows and the sheet.",
         "The reference cartoons are also what the style was trained on.",
-        f"The held-out persons were told apart by a face network, {settings.embedder} or one like it.",
+        "The held-out persons were told apart by the face network dlib-resnet.",
     ]
-    if min(n, m) <= extractor.num_features:
+    if lacking := [f"{least} for {name}" for name, least in full_rank.items() if min(n, m) < least]:
         notes.append(
-            f"FID compares only with n={n} against {m}: of fewer than {extractor.num_features + 1} pictures, "
+            f"FID compares only with n={n} against {m}: of too few pictures (fewer than {', '.join(lacking)}), "
             "its covariance has not full rank and it is mostly bias."
         )
-    if trained_on := _trained_on(generator, settings):
-        notes.append(f"Also served in training, which flatters the stylized row: {'; '.join(trained_on)}.")
+    if served:
+        notes.append(f"Also served in training, which flatters the stylized row: {'; '.join(served)}.")
     return notes
 
 

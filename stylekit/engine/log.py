@@ -10,8 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
+from stylekit.engine.checkpoint import checkpoint_folders
 from stylekit.errors import MissingPartError, TrainingError
 from stylekit.paths import atomic_write_text
+
+
+def diverged(message: str, run: Path) -> TrainingError:
+    """Return the error of a run whose numbers are no longer finite, with where to begin anew."""
+    start = f" from its last checkpoint: --init {run}" if checkpoint_folders(run) else "."
+    return TrainingError(message, f"Start anew with a lower train.learning_rate{start}")
 
 
 class TrainingLog:
@@ -51,10 +58,7 @@ class TrainingLog:
             for name, value in losses.items():
                 number = float(value)
                 if not math.isfinite(number):
-                    raise TrainingError(
-                        f"{name} became {number} at step {step}.",
-                        f"Start anew from its last checkpoint with a lower train.learning_rate: --init {self._file.parent}",
-                    )
+                    raise diverged(f"{name} became {number} at step {step}.", self._file.parent)
                 sums.setdefault(name, []).append(number)
         self._pending.clear()
         return {name: sum(values) / len(values) for name, values in sums.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,15 +20,16 @@ from stylekit.data.superpixel import superpixel_of_photo
 from stylekit.engine.checkpoint import (
     AssetUse,
     Meta,
-    checkpoint_folders,
     latest_checkpoint,
     load_checkpoint,
     load_generator,
+    newest_run,
     read_meta,
 )
 from stylekit.engine.trainer import BatchLoader, fit
 from stylekit.errors import CheckpointError, DataError, OtherRunError, TrainingError, UsageError
 from stylekit.methods.base import Method, create_method
+from stylekit.nn.device import find_device
 from stylekit.nn.ema import Ema
 from stylekit.paths import Workspace, atomic_write_text, sha256_bytes
 from stylekit.progress import Progress, silent
@@ -60,16 +62,15 @@ def resolve_recipe(recipe: Recipe) -> Recipe:
 
 
 def make_accelerator(device: str | None, mixed_precision: str) -> Accelerator:
-    """Return an accelerator on the named device; None takes the best one there is.
+    """Return an accelerator on the named device (`cpu`, `cuda`, `cuda:1`, `mps`); None takes the best one there is.
 
     Raises:
         UsageError: If the device is not there.
     """
-    if device is not None and device != "cpu":
-        kind = device.split(":", maxsplit=1)[0]
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not there.get(kind, False):
-            raise UsageError(f"There is no device {device!r} on this machine.", "Run: stylekit doctor")
+    if device is not None:
+        place = find_device(device)
+        if place.type == "cuda" and place.index is not None:
+            torch.cuda.set_device(place)  # the one that Accelerator takes
     try:
         return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
     except ValueError as error:
@@ -90,18 +91,18 @@ def train(
         recipe: What to train and how; `auto` is resolved before the first step.
         workspace: The project; the current folder by default.
         resume: Go on with the style's newest run, from its newest checkpoint, as if it had not stopped.
-        device: `cpu`, `cuda`, `mps`; None takes the best.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes the best.
         progress: Shows rate and time left.
 
     Raises:
         DataError: If a data set is missing or smaller than the batch.
         CheckpointError: If there is nothing to resume, or the recipe, data or frozen networks are others than before.
         Interrupted: After Ctrl-C; the step is finished and saved.
-        TrainingError: If a loss is not finite.
+        TrainingError: If a loss or a weight of the generator is not finite.
     """
     workspace = workspace or Workspace()
     accelerator = make_accelerator(device, recipe.train.mixed_precision)
-    run = _run_to_resume(recipe, workspace) if resume else None
+    run = run_to_resume(recipe.style, workspace) if resume else None
     recipe = _continued(recipe, run) if run else resolve_recipe(recipe)
 
     files = {
@@ -132,24 +133,30 @@ def train(
     )
     if run is not None:
         meta = _resumed(run, method, average, meta)
-    else:
-        run = workspace.new_run_folder(recipe.style, recipe.train.method)
-    atomic_write_text(run / "recipe.yaml", dump_recipe(recipe))
-    atomic_write_text(run / "env.json", json.dumps(_environment(accelerator), indent=1) + "\n")
     shown = PictureSet(_held_out(workspace.photo_set(recipe.photos.source)) or files["photos"], recipe.train.size)
     loader = BatchLoader(photos, cartoons, recipe, accelerator)
+    run = run or workspace.new_run_folder(recipe.style, recipe.train.method)
     try:
+        atomic_write_text(run / "recipe.yaml", dump_recipe(recipe))
+        atomic_write_text(run / "env.json", json.dumps(_environment(accelerator), indent=1) + "\n")
         meta = fit(method, average, loader, accelerator, run=run, start=meta, shown=shown, progress=progress)
     finally:
         loader.close()
+        if not any((run / made).exists() for made in ("stats.jsonl", "samples", "checkpoints")):
+            shutil.rmtree(run, ignore_errors=True)  # it failed before it came to anything
     return TrainReport(run, meta.step, meta.train_s, recipe.train.content.network)
 
 
-def _run_to_resume(recipe: Recipe, workspace: Workspace) -> Path:
-    found = [run for run in workspace.run_folders(recipe.style) if checkpoint_folders(run)]
-    if not found:
-        raise CheckpointError(f"There is no run of {recipe.style} with a checkpoint to resume.", "Start one: stylekit train")
-    return found[-1]
+def run_to_resume(style: str, workspace: Workspace) -> Path:
+    """Return the style's newest run that has a checkpoint.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    run = newest_run(workspace, style)
+    if run is None:
+        raise CheckpointError(f"There is no run of {style} with a checkpoint to resume.", "Start one: stylekit train")
+    return run
 
 
 def _continued(recipe: Recipe, run: Path) -> Recipe:
@@ -166,7 +173,7 @@ def _continued(recipe: Recipe, run: Path) -> Recipe:
     if changed:
         raise OtherRunError(
             f"{run} was trained with other values of {', '.join(changed)}.",
-            f"Resume with the same recipe, or start a new run from it: stylekit train --set train.init={run}",
+            f"Leave them as they were, or start a new run from it: stylekit train --set train.init={run}",
         )
     return after
 

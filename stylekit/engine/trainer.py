@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from stylekit.data.augment import draw_affine, transform
 from stylekit.data.datasets import PictureSet
 from stylekit.data.sampler import EndlessSampler, generator_for
 from stylekit.engine.checkpoint import Meta, save_checkpoint
-from stylekit.engine.log import TrainingLog
+from stylekit.engine.log import TrainingLog, diverged
 from stylekit.engine.preview import write_sample_sheet
 from stylekit.errors import Interrupted
 from stylekit.images import to_tensor
@@ -134,7 +135,7 @@ def fit(
 
     Raises:
         Interrupted: After Ctrl-C; the step is finished and saved.
-        TrainingError: If a loss is not finite.
+        TrainingError: If a loss or a weight of the generator is not finite.
     """
     recipe = start.recipe
     train = recipe.train
@@ -157,6 +158,8 @@ def fit(
             if accelerator.is_main_process:
                 if save or done % train.log_every == 0:
                     log.write(meta.step, meta.images_seen)
+                if save and not all(torch.isfinite(weight).all() for weight in method.generator.parameters()):
+                    raise diverged(f"The generator's weights are no longer finite at step {step}.", run)
                 if last or done % train.sample_every == 0:
                     write_sample_sheet(run / "samples" / f"step-{done:06d}.jpg", average.network, shown)
                 if save:

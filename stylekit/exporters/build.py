@@ -19,7 +19,7 @@ from stylekit.bundle.card import PREVIEW_FILE, documents
 from stylekit.bundle.style import STYLE_FILE
 from stylekit.bundle.weights import pack_weights, unpack_generator
 from stylekit.data.manifest import ManifestLine, read_manifest
-from stylekit.engine.checkpoint import META, LoadedGenerator, latest_checkpoint, load_generator
+from stylekit.engine.checkpoint import META, LoadedGenerator, latest_checkpoint, load_generator, newest_run
 from stylekit.errors import CheckpointError, UsageError
 from stylekit.exporters.onnx_graph import to_onnx
 from stylekit.exporters.preview import preview
@@ -125,10 +125,10 @@ def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, Loaded
             raise UsageError("No style is named and none is current here.", "Name one with --style.")
     folder = Path(source)
     if not ((folder / "checkpoints").is_dir() or (folder / META).is_file()):
-        runs = workspace.run_folders(str(source))
-        if not runs:
+        newest = newest_run(workspace, str(source))
+        if newest is None:
             raise CheckpointError(f"There is no trained run of {str(source)!r}.", "Train one: stylekit train")
-        folder = runs[-1]
+        folder = newest
     checkpoint = latest_checkpoint(folder)
     return checkpoint.parent.parent if checkpoint == folder else folder, load_generator(checkpoint)
 

@@ -27,6 +27,9 @@ on 82 photographs from 128 px up it takes 42 pairs of strangers for one person, 
 of one person's unlike pictures some count as two persons.
 """
 
+MAYBE_SAME_DISTANCE = 0.5
+"""Embeddings nearer than this (L2) may be one person's: above all that one person's pictures lie apart, see above."""
+
 _BATCH = 16
 
 # dlib image_transforms/interpolation.h, get_face_chip_details: five points in a unit square and a padding of 0.25 around it.
@@ -151,6 +154,22 @@ def cluster_persons(embeddings: NDArray[np.floating], threshold: float = SAME_PE
             persons[index] = count
             count += 1
     return persons
+
+
+def link_persons(
+    embeddings: NDArray[np.floating], persons: NDArray[np.integer], threshold: float = MAYBE_SAME_DISTANCE
+) -> NDArray[np.int64]:
+    """Return a group's number for each embedding [N,D]: the least number of a person in it.
+
+    Persons [N] of whom any two pictures are nearer than `threshold` in L2 are in one group, and so on along chains: whoever
+    may be the same is together, at the price that strangers may be too.
+    """
+    groups = np.array(persons, np.int64)
+    for index in range(1, len(embeddings)):
+        near = squared_distances(embeddings[:index], embeddings[index]) < threshold**2
+        linked = np.unique(groups[: index + 1][np.append(near, True)])
+        groups[np.isin(groups, linked)] = linked[0]
+    return groups
 
 
 def squared_distances(many: NDArray[np.floating], one: NDArray[np.floating]) -> NDArray[np.floating]:

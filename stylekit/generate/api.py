@@ -69,7 +69,8 @@ def gen_data(
     """Make the cartoon pictures of a style and align their faces.
 
     With neither prompt nor recipe nor style it goes on with the current style, and where there is none carries out the demo
-    recipe. Killed at any moment and run again, it gives the same pictures as if it had not been.
+    recipe. Killed at any moment and run again, it gives the same pictures as if it had not been. The engine `folder` copies
+    the user's folder as it is now: pictures that are no longer in it go from the style too.
 
     Args:
         prompt: The style in a few words ("archer style"), for Stable Diffusion.
@@ -136,21 +137,21 @@ def _fill(raw: Path, recipe: Recipe, resume: bool, progress: Progress) -> tuple[
     """Make what is missing; return how many were made, how many kept, and which could not be had."""
     engine = create(recipe.generate, recipe.seed)
     files = engine.files
-    with Journal(raw) as journal:
-        wanted = {
-            index: file for index, file in enumerate(files) if not (resume and journal.holds(file, engine.generation(index)))
-        }
-        missing = set(wanted.values())
-        made = 0
-        try:
-            with progress(f"Making {recipe.style}", len(files)) as bar:
-                bar.advance(len(files) - len(wanted))
-                for origin, data in engine.pictures(wanted) if wanted else ():
-                    if not (resume or made):  # only now is it sure that there are new ones to take their place
-                        journal.clear()
-                    made += journal.add(origin, data)
-                    missing.remove(origin.file)
-                    bar.advance()
-        except KeyboardInterrupt:
-            raise Interrupted(f"Stopped with {made} new pictures in {raw}.", "Run the same command to go on.") from None
+    journal = Journal(raw)
+    if recipe.generate.engine == "folder":
+        journal.mirror(set(files))
+    wanted = {index: file for index, file in enumerate(files) if not (resume and journal.holds(file, engine.generation(index)))}
+    missing = set(wanted.values())
+    made = 0
+    try:
+        with progress(f"Making {recipe.style}", len(files)) as bar:
+            bar.advance(len(files) - len(wanted))
+            for origin, data in engine.pictures(wanted) if wanted else ():
+                if not (resume or made):  # only now is it sure that there are new ones to take their place
+                    journal.clear()
+                made += journal.add(origin, data)
+                missing.remove(origin.file)
+                bar.advance()
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped with {made} new pictures in {raw}.", "Run the same command to go on.") from None
     return made, len(files) - made - len(missing), tuple(sorted(missing))

@@ -1,4 +1,4 @@
-"""Engine `folder`: the user's own pictures, copied."""
+"""Engine `folder`: the user's own pictures, copied; what was copied before from elsewhere goes (`Journal.mirror`)."""
 
 from __future__ import annotations
 

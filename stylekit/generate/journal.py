@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from pathlib import Path
-from types import TracebackType
 
 from stylekit.data.manifest import Generation, Origin, read_origins, to_json_line
 from stylekit.errors import GenerationError, StylekitError
@@ -17,7 +17,7 @@ class Journal:
     A process killed at any moment leaves at most one picture without a line, which is then made again.
 
     Args:
-        folder: The raw folder; made if missing.
+        folder: The raw folder; made with the first picture.
 
     Raises:
         DataError: If `origin.jsonl` is damaged anywhere but in its last line.
@@ -29,14 +29,11 @@ class Journal:
         self.path = folder / "origin.jsonl"
         remove_partials(folder)
         self._origins = {origin.file: origin for origin in read_origins(self.path) if (folder / origin.file).is_file()}
+        if self.path.is_file():
+            self._write()
+
+    def _write(self) -> None:
         atomic_write_text(self.path, "".join(map(to_json_line, self._origins.values())))
-
-    def __enter__(self) -> Journal:
-        self._stream = self.path.open("a", encoding="utf-8", newline="\n")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stream.close()
 
     def add(self, origin: Origin, data: bytes) -> bool:
         """Write a picture, then its line; return False if that very picture is already there.
@@ -48,9 +45,10 @@ class Journal:
             return False
         atomic_write_bytes(self.folder / origin.file, data)
         try:
-            self._stream.write(to_json_line(origin))
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            with self.path.open("a", encoding="utf-8", newline="\n") as stream:
+                stream.write(to_json_line(origin))
+                stream.flush()
+                os.fsync(stream.fileno())
         except OSError as error:
             raise StylekitError(
                 f"Cannot write {self.path}: {error.strerror or error}.", "Free some space and run again."
@@ -79,7 +77,15 @@ class Journal:
 
     def clear(self) -> None:
         """Delete the pictures the journal lists, and nothing else."""
-        for file in self._origins:
+        self._drop(list(self._origins))
+
+    def mirror(self, files: Container[str]) -> None:
+        """Delete the copied pictures that are not among `files`; generated ones and files it does not list stay."""
+        self._drop([file for file, origin in self._origins.items() if origin.generation is None and file not in files])
+
+    def _drop(self, files: list[str]) -> None:
+        for file in files:
             (self.folder / file).unlink(missing_ok=True)
-        self._origins.clear()
-        self._stream.truncate(0)
+            del self._origins[file]
+        if files:
+            self._write()

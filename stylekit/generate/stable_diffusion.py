@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from stylekit.assets.sources import is_offline
 from stylekit.config.schema import GenerateRecipe
 from stylekit.data.manifest import Generation, Origin
 from stylekit.errors import GenerationError, MissingPartError
@@ -121,6 +122,7 @@ def _load(model: str, recipe: GenerateRecipe) -> Any:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(Path(model).expanduser()) if is_folder else model,
             revision=recipe.revision,
+            local_files_only=is_offline(),
             dtype=torch.float16 if device == "cuda" else torch.float32,
         )
     except (OSError, ValueError) as error:
@@ -136,6 +138,10 @@ def _unavailable(model: str, is_folder: bool, error: Exception) -> GenerationErr
         return GenerationError(f"{model} is not a model that diffusers can read: {reason}.", "It should hold model_index.json.")
     if Path(model).is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         return GenerationError(f"There is no model folder {model}.", f"Check --model. {_OFFLINE}")
+    if is_offline():
+        return GenerationError(
+            f"The model {model} is not on this machine, and STYLEKIT_OFFLINE is set.", f"Unset STYLEKIT_OFFLINE. {_OFFLINE}"
+        )
     return GenerationError(
         f"The model {model} cannot be had from the hub: {reason}.",
         "Check the name and the connection, set HF_ENDPOINT to a mirror, or download the model and name its folder with --model. "

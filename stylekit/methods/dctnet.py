@@ -2,8 +2,8 @@
 
 Preset `upstream` keeps the mathematics of ModelScope's CartoonTranslationTrainer: its losses with their divisors (feature and
 picture size), a fresh forward of the updated generator for the discriminators, SLIC on the current result in B, G, R order.
-Preset `default` writes every weight as the weight of a plain mean, shares the forward with the discriminators, and adds what the
-recipe names.
+Preset `default` takes plain means, the content's as a share of the features' size, shares the forward with the discriminators,
+and adds what the recipe names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from stylekit.assets import Resolved, resolve
-from stylekit.config.schema import ContentRecipe, LossRecipe, Recipe
+from stylekit.config.schema import ContentRecipe, Recipe
 from stylekit.data.sampler import generator_for
 from stylekit.data.superpixel import superpixels
 from stylekit.faces.align import template_points
@@ -32,8 +32,6 @@ from stylekit.nn.projected import LAYERS, ProjectedDiscriminator
 from stylekit.nn.unet import Generator, guided_filter
 from stylekit.nn.vgg import Vgg
 
-# ModelScope's model_tf.py: 0.1 * (g_blur + g_gray) + 200 * content + 1e4 * tv, the last two divided by feature and picture size.
-UPSTREAM_STYLE, UPSTREAM_CONTENT, UPSTREAM_TV = 0.1, 200.0, 1e4
 ADAM_BETAS = (0.5, 0.99)
 SURFACE_RADIUS, SURFACE_EPS = 5, 0.2
 _WEIGHT_OF = {
@@ -86,7 +84,7 @@ class DctNet:
         self.train = train
         self.accelerator = accelerator
         self.upstream = train.preset == "upstream"
-        self.weights = LossRecipe(lambda_surface=1, lambda_texture=1) if self.upstream else train.loss
+        self.weights = train.loss
         self.assets: dict[str, Resolved] = {}
         self._slic = ThreadPoolExecutor(2) if train.superpixels == "stylized" else None
 
@@ -174,9 +172,7 @@ class DctNet:
         target = superpixels(fake, self._slic, bgr=True)
         found["content"] = upstream_content(self.content, self.content_layers[-1], batch.photo, fake, target)
         found["tv"] = upstream_tv(fake)
-        return (
-            UPSTREAM_STYLE * (found["g_blur"] + found["g_gray"]) + UPSTREAM_CONTENT * found["content"] + UPSTREAM_TV * found["tv"]
-        )
+        return self._weigh(found)
 
     def _look(self, fake: Tensor) -> dict[str, Tensor]:
         """Return the frozen networks' maps of the result, for the content loss and the projected discriminators."""
@@ -205,7 +201,10 @@ class DctNet:
                 of_photo = self.embedder(crop_for_identity(batch.photo, matrices))
             of_fake = self.embedder(crop_for_identity(fake, matrices))
             found["identity"] = (of_fake - of_photo).square().sum(1).mean()
-        return torch.stack([getattr(weights, _WEIGHT_OF[name]) * value for name, value in found.items()]).sum()
+        return self._weigh(found)
+
+    def _weigh(self, found: dict[str, Tensor]) -> Tensor:
+        return torch.stack([getattr(self.weights, _WEIGHT_OF[name]) * value for name, value in found.items()]).sum()
 
     def _content_loss(self, of_fake: dict[str, Tensor], fake: Tensor, batch: Batch) -> Tensor:
         target = superpixels(fake, self._slic) if self._slic else batch.superpixel

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stylekit.assets import Resolved, resolve
 from stylekit.errors import UsageError
 from stylekit.images import Rgb, to_tensor
-from stylekit.nn import efficientnet
+from stylekit.nn import efficientnet, inception, vgg
 
 
 class FeatureExtractor(nn.Module):
@@ -50,7 +50,41 @@ class EfficientNetFeatures(FeatureExtractor):
         return self.network.pooled(pictures)
 
 
-_EXTRACTORS: dict[str, Callable[[Path], FeatureExtractor]] = {EfficientNetFeatures.name: EfficientNetFeatures}
+class VggFeatures(FeatureExtractor):
+    """Features of the last convolution of VGG-16 after its ReLU, globally averaged; fine-tuned for edges (HED)."""
+
+    name = "vgg16-hed"
+    resize = f"{vgg.INPUT_SIZE}-bilinear-antialias"
+    num_features = 512
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.network = vgg.load_vgg16_hed(path, last="conv5_3")
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return [N, 512] features of [N, 3, H, W] in [-1, 1]."""
+        return self.network.pooled(pictures)
+
+
+class InceptionFeatures(FeatureExtractor):
+    """The network and the resize of published FIDs (pytorch-fid)."""
+
+    name = "inception-2015"
+    resize = f"{inception.INPUT_SIZE}-bilinear"
+    num_features = inception.FEATURES
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.network = inception.load_inception_2015(path)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return [N, 2048] features of [N, 3, H, W] in [-1, 1]."""
+        return self.network.pooled(pictures)
+
+
+_EXTRACTORS: dict[str, Callable[[Path], FeatureExtractor]] = {
+    kind.name: kind for kind in (VggFeatures, EfficientNetFeatures, InceptionFeatures)
+}
 
 
 def load_extractor(name: str) -> tuple[FeatureExtractor, Resolved]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stylekit.config.schema import EvalRecipe
 from stylekit.data.manifest import ManifestLine, read_manifest
 from stylekit.data.split import split_by_person
-from stylekit.errors import DataError, UsageError
+from stylekit.errors import DataError, TooFewError, UsageError
 from stylekit.metrics.distribution import SMALLEST_SET
 from stylekit.paths import sha256_bytes, sha256_file
 
@@ -32,8 +33,7 @@ class Protocol(BaseModel):
     split_seed: int
     template: str
     crop_size: Count
-    extractor: str
-    resize: str
+    extractors: tuple[str, ...]
     embedder: str
     reference: Literal["style"]
     subsets: Count
@@ -81,11 +81,12 @@ def read_cartoons(folder: Path) -> PictureSet:
     """Return all usable cartoons of a style's folder.
 
     Raises:
-        DataError: If the manifest is missing or damaged, or has fewer than four usable cartoons.
+        DataError: If the manifest is missing or damaged.
+        TooFewError: If it has fewer than four usable cartoons.
     """
     cartoons = _read(folder, "stylekit gen-data")
     if len(cartoons.lines) < SMALLEST_SET:
-        raise DataError(
+        raise TooFewError(
             f"{folder / 'manifest.jsonl'} has {len(cartoons.lines)} usable cartoons; an evaluation needs {SMALLEST_SET}.",
             "Make or add more cartoons.",
         )
@@ -96,8 +97,8 @@ def read_photographs(folder: Path) -> tuple[PictureSet, PictureSet]:
     """Return the photographs trained on and the ones held out.
 
     Raises:
-        DataError: If the manifest is missing or damaged, a person or a picture is in both splits, a held-out photograph names no
-            person, or fewer than four photographs of two persons are held out.
+        DataError: If the manifest is missing or damaged, a person or a picture is in both splits, or a photograph names nobody.
+        TooFewError: If fewer than four photographs of two persons are held out, or none is left to train on.
     """
     photographs = _read(folder, "stylekit align --kind photo")
     manifest = folder / "manifest.jsonl"
@@ -117,13 +118,13 @@ def read_photographs(folder: Path) -> tuple[PictureSet, PictureSet]:
         raise DataError(f"{manifest} has the picture {file} both held out and trained on.", again)
     persons = len({line.person for line in held_out})
     if len(held_out) < SMALLEST_SET or persons < 2:
-        raise DataError(
+        raise TooFewError(
             f"{manifest} holds out {len(held_out)} photographs of {persons} persons; "
             f"an evaluation needs at least {SMALLEST_SET} of two persons.",
             "Add photographs of more people, or raise photos.eval_fraction.",
         )
     if not trained_on:
-        raise DataError(
+        raise TooFewError(
             f"{manifest} holds out every photograph, which leaves no mean face to compare with.", "Lower photos.eval_fraction."
         )
     digest = photographs.manifest_sha256
@@ -141,33 +142,35 @@ def _read(folder: Path, command: str) -> PictureSet:
 def deviations(
     protocol: Protocol,
     settings: EvalRecipe,
-    resize: str,
     *,
+    extractors: Iterable[str],
     trained_on: PictureSet,
     held_out: PictureSet,
     cartoons: PictureSet,
 ) -> list[str]:
-    """Return in which ways an evaluation, with these settings and this resize, differs from its protocol, one phrase each."""
+    """Return in which ways an evaluation, differs from its protocol, one phrase each; `extractors` are labels."""
     photos = [*trained_on.lines, *held_out.lines]
     crops = [*photos, *cartoons.lines]
-    sides = split_by_person([str(line.person) for line in photos], protocol.eval_fraction, protocol.split_seed)
+    groups = {str(line.person): line.group or str(line.person) for line in photos}
+    sides = split_by_person(groups, protocol.eval_fraction, protocol.split_seed, groups)
     split = {person for person, side in sides.items() if side == "eval"}
-    conditions: tuple[tuple[str, set[object], object], ...] = (
-        ("photographs", {line.asset for line in photos}, protocol.photographs),
-        ("template", {line.template for line in crops}, protocol.template),
-        ("crop_size", {line.crop_size for line in crops}, protocol.crop_size),
-        ("extractor", {settings.extractor}, protocol.extractor),
-        ("resize", {resize}, protocol.resize),
-        ("embedder", {settings.embedder}, protocol.embedder),
-        ("subsets", {settings.subsets}, protocol.subsets),
+    conditions: tuple[tuple[str, set[object], set[object]], ...] = (
+        ("photographs", {line.asset for line in photos}, {protocol.photographs}),
+        ("template", {line.template for line in crops}, {protocol.template}),
+        ("crop_size", {line.crop_size for line in crops}, {protocol.crop_size}),
+        ("extractors", set(extractors), set(protocol.extractors)),
+        ("embedder", {settings.embedder}, {protocol.embedder}),
+        ("subsets", {settings.subsets}, {protocol.subsets}),
     )
     found_otherwise = [
-        f"{key}: {', '.join(sorted(map(str, found)))} instead of {wanted}"
-        for key, found, wanted in conditions
-        if found != {wanted}
+        f"{key}: {_listed(found)} instead of {_listed(wanted)}" for key, found, wanted in conditions if found != wanted
     ]
     if {line.person for line in held_out.lines} != split:
         found_otherwise.append(
             f"split: other persons than eval_fraction {protocol.eval_fraction} and seed {protocol.split_seed} hold out"
         )
     return found_otherwise
+
+
+def _listed(values: set[object]) -> str:
+    return ", ".join(sorted(map(str, values)))

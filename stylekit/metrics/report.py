@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,7 @@ class Conditions(_Record):
         held_out_sha256: Which photographs those are, whatever the order.
         size_px: Crops and cartoons are resized to this side (area when shrinking), stylized and compared there in 8 bits.
         reference: Style of the cartoons; `reference_n` of them, listed in the manifest of that digest.
+        extractors: Networks of KID and FID, each with its resize. The first leads: one that did not serve in training, if any.
         trained_on: The networks of this evaluation that also served in training as a loss; they flatter the stylized row.
         identity_centre: Mean embedding of the `identity_centre_n` photographs trained on.
     """
@@ -64,7 +66,7 @@ class Conditions(_Record):
     reference: str
     reference_n: int
     reference_manifest_sha256: str
-    extractor: str
+    extractors: list[str]
     kid_subsets: int
     kid_subset_size: int
     resamples: int
@@ -108,6 +110,7 @@ class EvalReport(_Record):
 
     Attributes:
         rows: For each set of pictures its figures, under names that carry network, resize and count (`metric_name`).
+        delta: For each of the protocol's extractors.
         notes: What a reader must know before comparing.
     """
 
@@ -116,13 +119,22 @@ class EvalReport(_Record):
     run: str
     protocol: Conditions
     rows: dict[RowName, dict[str, float]]
-    delta: Delta
+    delta: dict[str, Delta]
     notes: list[str]
     skipped: list[Skipped]
 
-    def value(self, row: RowName, metric: str) -> float | None:
-        """Return a figure by its short name (`kid_x1000`), None where it was not taken."""
-        return next((value for name, value in self.rows[row].items() if name.partition("/")[0] == metric), None)
+    def value(self, row: RowName, metric: str, network: str | None = None) -> float | None:
+        """Return a figure by its short name (`kid_x1000`), None where it was not taken.
+
+        Args:
+            row: Which set of pictures.
+            metric: The short name.
+            network: Which network, as `protocol` names it; of KID and FID the leading extractor by default.
+        """
+        protocol = self.protocol
+        networks = (network,) if network else (*protocol.extractors[:1], protocol.embedder)
+        names = (metric_name(metric, each, protocol.n) for each in networks)
+        return next((self.rows[row][name] for name in names if name in self.rows[row]), None)
 
 
 def metric_name(metric: str, network: str, n: int) -> str:
@@ -153,11 +165,13 @@ def read_report(path: Path) -> EvalReport:
         raise DataError(f"{path} is not an evaluation: {error.errors()[0]['msg']}.", "Run: stylekit eval") from error
 
 
-_COLUMNS = (
+_STYLE_COLUMNS = (
     ("KIDx1000", "kid_x1000", ".1f"),
     ("+-subsets", "kid_x1000_subset_std", ".1f"),
     ("+-persons", "kid_x1000_person_std", ".1f"),
     ("FID", "fid", ".1f"),
+)
+_IDENTITY_COLUMNS = (
     ("ID", "id_centred", ".3f"),
     ("ID raw", "id_raw", ".3f"),
     ("ID L2", "id_l2", ".3f"),
@@ -166,23 +180,17 @@ _COLUMNS = (
 
 
 def table(report: EvalReport) -> str:
-    """Return the evaluation as plain text: the rows, the difference, what to know, and the paper's rows set apart."""
-    conditions, delta = report.protocol, report.delta
+    """Return the evaluation as plain text: the rows, the differences, what to know, and the paper's rows set apart."""
+    conditions = report.protocol
+    lead, *others = conditions.extractors
     lines = [
         f"{report.style}, step {conditions.checkpoint_step}, protocol {conditions.name}"
         + (" (deviating)" if conditions.deviations else ""),
         f"{conditions.n} held-out photographs of {conditions.persons} persons against {conditions.reference_n} cartoons, "
-        f"{conditions.size_px} px; KID and FID on {conditions.extractor}, ID on {conditions.embedder}",
+        f"{conditions.size_px} px; ID on {conditions.embedder}",
+        *_block(report, lead, (*_STYLE_COLUMNS, *_IDENTITY_COLUMNS)),
+        *(line for other in others for line in _block(report, other, _STYLE_COLUMNS)),
         "",
-        f"{'':<16}" + "".join(f"{heading:>11}" for heading, _, _ in _COLUMNS),
-    ]
-    for row in report.rows:
-        cells = (_cell(report.value(row, metric), form) for _, metric, form in _COLUMNS)
-        lines.append(f"{row:<16}" + "".join(f"{cell:>11}" for cell in cells))
-    lines += [
-        "",
-        f"stylized less photo: KIDx1000 {delta.kid_x1000:+.1f}, paired over persons {delta.paired_mean_x1000:+.1f} +- "
-        f"{delta.paired_std_x1000:.1f} ({delta.paired_spreads:+.1f} spreads; {delta.photo_spreads:+.1f} of the photographs' own)",
         *(f"deviates from {conditions.name}: {deviation}" for deviation in conditions.deviations),
         *(f"note: {note}" for note in report.notes),
         *(f"left out: {skipped.file}: {skipped.reason}" for skipped in report.skipped),
@@ -192,6 +200,26 @@ def table(report: EvalReport) -> str:
         *(f"{method:<16}{fid:>11.2f}{identity:>11.2f}" for method, (fid, identity) in PAPER_ROWS.items()),
     ]
     return "\n".join(lines)
+
+
+def _block(report: EvalReport, extractor: str, columns: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return the rows with KID and FID of one extractor, and how far stylized lies from photo."""
+    served = [use for use in report.protocol.trained_on if use.partition(":")[0] == extractor.partition("@")[0]]
+    delta = report.delta[extractor]
+    lines = [
+        "",
+        f"KID and FID on {extractor}" + (" (served in training)" if served else ""),
+        f"{'':<16}" + "".join(f"{heading:>11}" for heading, _, _ in columns),
+    ]
+    for row in report.rows:
+        own = {metric: report.value(row, metric, extractor) for _, metric, _ in _STYLE_COLUMNS}
+        cells = (_cell(own.get(metric, report.value(row, metric)), form) for _, metric, form in columns)
+        lines.append(f"{row:<16}" + "".join(f"{cell:>11}" for cell in cells))
+    return [
+        *lines,
+        f"stylized less photo: KIDx1000 {delta.kid_x1000:+.1f}, paired over persons {delta.paired_mean_x1000:+.1f} +- "
+        f"{delta.paired_std_x1000:.1f} ({delta.paired_spreads:+.1f} spreads; {delta.photo_spreads:+.1f} of the photographs' own)",
+    ]
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -1,4 +1,4 @@
-"""Losses of the texture translator; each is a plain mean. Scaling by feature or picture size is the caller's."""
+"""Losses of the texture translator: plain means, but `feature_distance`, which is a share of the features' size."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from stylekit.nn.unet import LEAKY_SLOPE
 
 # The layers' maps have a standard deviation of about 10, which would put every score far beyond the hinge's margin.
 FEATURE_SCALE = 0.04
-PLACE_SCALE = 1.0
+PLACE_SCALE = 3.0
 LAYERS = ("block2", "block4", "block10", "block15")
 
 

@@ -1,4 +1,4 @@
-"""VGG-16 and VGG-19 up to conv5, frozen, for the content loss; inputs are those of the Caffe networks (BGR minus a mean)."""
+"""VGG-16 and VGG-19 up to conv5, frozen, for the content loss and KID; inputs as Caffe's (BGR minus a mean)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stylekit.errors import AssetError
 
 _REPEATS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _CHANNELS = (64, 128, 256, 512, 512)
+INPUT_SIZE = 224
 VGG19_MEAN_BGR = (103.939, 116.779, 123.68)
 VGG16_HED_MEAN_BGR = (104.007, 116.669, 122.679)
 
@@ -73,6 +74,16 @@ class Vgg(nn.Module):
             x = F.relu(x)
         return found
 
+    def pooled(self, picture: Tensor) -> Tensor:
+        """Return [N, C] globally averaged features after the last convolution's ReLU, of pictures [N, 3, H, W] in [-1, 1].
+
+        The picture is brought to 224 x 224 by antialiased bilinear resizing first, without rounding to 8 bits.
+        """
+        if picture.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
+            picture = F.interpolate(picture, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True)
+        last = self.order[-1]
+        return F.relu(self.features(picture, (last,))[last]).mean((2, 3))
+
 
 class _ArraysOnly(pickle.Unpickler):
     """Unpickler that can build dictionaries, lists and numeric NumPy arrays, and nothing else."""
@@ -125,7 +136,7 @@ def _fill(network: Vgg, arrays: dict[str, tuple[NDArray[np.float32], NDArray[np.
     return network.requires_grad_(False).eval()
 
 
-def load_vgg19_caffe(path: Path, last: str = "conv4_4") -> Vgg:
+def load_vgg19_caffe(path: Path, last: str = "conv5_4") -> Vgg:
     """Read upstream's `vgg19.npy` into a frozen VGG-19.
 
     Raises:
@@ -135,7 +146,7 @@ def load_vgg19_caffe(path: Path, last: str = "conv4_4") -> Vgg:
     return _fill(Vgg(19, VGG19_MEAN_BGR, last), arrays, path)
 
 
-def load_vgg16_hed(path: Path, last: str = "conv4_3") -> Vgg:
+def load_vgg16_hed(path: Path, last: str = "conv5_3") -> Vgg:
     """Read the VGG-16 trunk of an HED edge detector (Keras HDF5, groups `block{1..5}/layers/conv2d[_k]/vars/{0,1}`).
 
     Raises:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stylekit.bundle import Bundle, BundledNetwork
-from stylekit.errors import ExportError, UsageError
+from stylekit.errors import ExportError
+
+if TYPE_CHECKING:
+    import torch
 
 Rgb = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -26,13 +29,13 @@ def open_network(bundle: Bundle, network: BundledNetwork, device: str) -> Transl
     Args:
         bundle: The style.
         network: Which of its networks.
-        device: `cpu`, `cuda`, `mps` or `auto`, the best there is.
+        device: `cpu`, `cuda`, `cuda:1`, `mps` or `auto`, the best there is.
 
     Raises:
         UsageError: If the device is not there.
         ExportError: If the network cannot be loaded.
     """
-    if device in ("auto", "cpu") and network.onnx is not None and _device(device) == "cpu":
+    if network.onnx is not None and _place(device).type == "cpu":
         return _onnx(bundle.files[network.onnx], f"{bundle.path}: {network.onnx}")
     from stylekit.bundle.weights import unpack_generator
 
@@ -48,7 +51,7 @@ def torch_network(module: object, device: str) -> Translate:
     import torch
 
     assert isinstance(module, torch.nn.Module)
-    place = _device(device)
+    place = _place(device)
     placed = module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(photo: Floats) -> Floats:
@@ -59,15 +62,10 @@ def torch_network(module: object, device: str) -> Translate:
     return run
 
 
-def _device(wanted: str) -> str:
-    import torch
+def _place(device: str) -> torch.device:
+    from stylekit.nn.device import find_device
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(name for name, found in there.items() if found)
-    if not there.get(wanted.partition(":")[0], False):
-        raise UsageError(f"There is no device {wanted!r} on this machine.", "Use --device cpu, or leave it out.")
-    return wanted
+    return find_device(None if device == "auto" else device)
 
 
 def _onnx(data: bytes, name: str) -> Translate:

@@ -144,16 +144,16 @@ def _find(style: str | Path, workspace: Workspace) -> tuple[Bundle | None, Path 
     """Return the bundle of a style, or the run to take the newest checkpoint from where it was trained since it was exported."""
     if (Path(style) / "checkpoints").is_dir() or (Path(style) / "meta.json").is_file():
         return None, Path(style)
-    runs = [run for run in workspace.run_folders(str(style)) if (run / "checkpoints").is_dir()]
-    if not runs or (Path(style) / STYLE_FILE).is_file():
-        return load_style(style, workspace), None
-    if (runs[-1] / "bundle" / STYLE_FILE).is_file():
-        from stylekit.engine.checkpoint import latest_checkpoint
+    from stylekit.engine.checkpoint import latest_checkpoint, newest_run
 
-        bundle = load_style(runs[-1] / "bundle")
-        if int(latest_checkpoint(runs[-1]).name.removeprefix("step-")) <= bundle.style.training.steps:
+    run = newest_run(workspace, str(style))
+    if run is None or (Path(style) / STYLE_FILE).is_file():
+        return load_style(style, workspace), None
+    if (run / "bundle" / STYLE_FILE).is_file():
+        bundle = load_style(run / "bundle")
+        if int(latest_checkpoint(run).name.removeprefix("step-")) <= bundle.style.training.steps:
             return bundle, None
-    return None, runs[-1]
+    return None, run
 
 
 def _check(image: NDArray[np.uint8]) -> Rgb:

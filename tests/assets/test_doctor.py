@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,14 @@ def test_a_cache_that_cannot_be_written_is_required_to_be_mended(tmp_path: Path,
     check = checks()["cache folder"]
     assert not check.ok
     assert "STYLEKIT_HOME" in check.mend
+
+
+def test_a_system_library_that_opencv_misses_is_named_with_the_packages_that_bring_it(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    check = checks()["opencv"]
+    assert (check.ok, check.required, check.detail) == (False, True, "libGL.so.1 missing")
+    assert check.mend == "Run: apt install libgl1 libglib2.0-0"

@@ -160,7 +160,7 @@ def test_weights_of_another_network_are_refused() -> None:
 
 
 def test_the_card_names_what_a_reader_must_know() -> None:
-    protocol = {"name": "starter-v1", "n": 14, "extractor": "efficientnet-lite0", "deviations": []}
+    protocol = {"name": "starter-v1", "n": 14, "extractors": ["efficientnet-lite0"], "deviations": []}
     metrics = Metrics(protocol=protocol, rows={"stylized": {"kid_x1000/e/n14": 431.2}, "photo": {"kid_x1000/e/n14": 511.0}})
     text = card(make_style(licence="CC-BY-4.0", authors=("Ada",), metrics=metrics))
     matter = yaml.safe_load(text.split("---")[1])

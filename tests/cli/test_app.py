@@ -164,6 +164,12 @@ def test_init_starts_a_style_and_makes_it_the_current_one(tmp_path: Path, capsys
     assert load_recipe("my-toon", workspace=workspace).train.max_steps == 7
 
 
+def test_a_style_begun_from_the_demo_is_not_published_under_its_licence(tmp_path: Path) -> None:
+    assert run(["init", "mine", "--recipe", "demo"]) == 0
+    recipe = load_recipe("mine", workspace=Workspace(tmp_path))
+    assert (recipe.description, recipe.licence, recipe.authors) == ("", None, ())
+
+
 def test_recipe_show_prints_what_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recipe", "show", "archer-style", "--set", "seed=5"]) == 0
     (tmp_path / "again.yaml").write_text(capsys.readouterr().out)

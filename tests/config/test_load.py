@@ -150,6 +150,15 @@ def test_scalars_mean_what_they_look_like(line: str, key: str, value: object) ->
         ("train.learning_rate=inf", "train.learning_rate is 'inf', but must be a number above 0", ""),
         ("photos.eval_fraction=1.5", "photos.eval_fraction is 1.5, but must be a number from 0.0 to 1.0.", ""),
         ("train.preset=upstrem", "train.preset is 'upstrem', but must be one of upstream, default.", "Did you mean upstream?"),
+        ("train.method=templat", "train.method is 'templat', but must be one of dctnet, template.", "Did you mean template?"),
+        ("train.content.layers=[block2]", "train.content: layers go with a network, and auto names none.", "Set train.content"),
+        ("train.content={network: vgg16-hed, layers: [conv5_4]}", "vgg16-hed has no layer conv5_4.", "Did you mean conv5_"),
+        ("train.content={network: vgg19-caffe, layers: [x]}", "vgg19-caffe has no layer x.", "Its layers: conv1_1, conv1_2"),
+        (
+            "train.content={network: efficientnet-lite0, layers: [block4, blok2]}",
+            "train.content: efficientnet-lite0 has no layer blok2.",
+            "Did you mean block2?",
+        ),
         ("export.formats=[onnx, tflite]", "export.formats[1] is 'tflite', but must be one of onnx", ""),
         ("train.augment.flip=maybe", "train.augment.flip is 'maybe', but must be true or false.", ""),
         ("train.augment.scale=[2, 1]", "train.augment: scale must be two positive numbers, the smaller first.", ""),
@@ -246,11 +255,17 @@ def test_a_style_finds_its_recipe_by_file_by_content_or_gets_the_defaults(tmp_pa
     assert style_recipe("toon-head", workspace=workspace).seed == 9
 
 
-def test_copying_keeps_everything_but_the_name_and_never_replaces(tmp_path: Path) -> None:
+def test_copying_keeps_the_settings_but_not_what_is_said_of_the_pictures_and_never_replaces(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     path = copy_recipe("archer-style", "My Archer", workspace)
     assert path == tmp_path / "recipes" / "my-archer.yaml"
-    assert load_recipe(path) == load_recipe("archer-style").model_copy(update={"style": "my-archer"})
+    source = load_recipe("archer-style")
+    assert load_recipe(path) == source.model_copy(
+        update={"style": "my-archer", "description": "", "licence": None, "authors": ()}
+    )
+    assert load_recipe(copy_recipe("archer-style", source.style, workspace)) == source
+    mine = load_recipe(copy_recipe("demo", "mine", workspace, ["licence=MIT", "authors=[Me]"]))
+    assert (mine.description, mine.licence, mine.authors) == ("", "MIT", ("Me",))
     assert copy_recipe("archer-style", "my-archer", workspace) == path
     with pytest.raises(UsageError, match="already there"):
         copy_recipe("demo", "my-archer", workspace)

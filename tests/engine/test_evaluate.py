@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from stylekit.assets import fetch
 from stylekit.config.schema import EvalRecipe, Recipe
 from stylekit.data.manifest import ManifestLine, read_manifest, write_manifest
 from stylekit.engine.checkpoint import META, WEIGHTS, Meta, load_generator
@@ -16,11 +17,13 @@ from stylekit.methods.base import build_generator
 from stylekit.metrics.baselines import posterise
 from stylekit.metrics.features import load_extractor
 from stylekit.metrics.report import PAPER_ROWS, read_report, table
+from stylekit.nn.vgg import load_vgg16_hed
 from stylekit.paths import Workspace, sha256_bytes, sha256_file
 
 SIZE, CROP = 32, 64
 FIVE = np.array([(24.0, 28.0), (40.0, 28.0), (32.0, 38.0), (26.0, 47.0), (38.0, 47.0)])  # in the crop
 MATRIX = np.array([(0.5, 0.0, -3.0), (0.0, 0.5, 5.0)])
+RESIZE = "224-bilinear-antialias"
 QUICK = EvalRecipe(subsets=5)
 
 
@@ -106,17 +109,20 @@ def test_figures_equal_a_second_computation_from_the_files(measured):
         stylized = to_rgb(load_generator(run).module(to_tensor(np.stack(small))))
         extractor, _ = load_extractor("efficientnet-lite0")
         x, y = (extractor(to_tensor(np.stack(part))).double() for part in (stylized, cartoons))
+        pooled = load_vgg16_hed(fetch("vgg16-hed"), last="conv5_3").pooled
+        u, v = (pooled(to_tensor(np.stack(part))).double() for part in (stylized, cartoons))
         inputs = [to_tensor(np.stack(part)) for part in (cartoons, [posterise(each) for each in small])]
-    kernel = [(a @ b.T / 1280 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
-    off_diagonal = [float((k.sum() - k.trace()) / (len(k) * (len(k) - 1))) for k in kernel[:2]]
-    assert report.value("stylized", "kid_x1000_all") == pytest.approx(
-        1000 * (sum(off_diagonal) - 2 * float(kernel[2].mean())), rel=1e-4
-    )
+    for network, own, reference in ((None, u, v), (f"vgg16-hed@{RESIZE}", u, v), (f"efficientnet-lite0@{RESIZE}", x, y)):
+        kernel = [(a @ b.T / a.shape[1] + 1) ** 3 for a, b in ((own, own), (reference, reference), (own, reference))]
+        off_diagonal = [float((k.sum() - k.trace()) / (len(k) * (len(k) - 1))) for k in kernel[:2]]
+        assert report.value("stylized", "kid_x1000_all", network) == pytest.approx(
+            1000 * (sum(off_diagonal) - 2 * float(kernel[2].mean())), rel=1e-4
+        )
 
     direct = FrechetInceptionDistance(feature=extractor)
     direct.update(inputs[0], real=True)
     direct.update(inputs[1], real=False)
-    assert report.value("posterise", "fid") == pytest.approx(float(direct.compute()), rel=1e-3)
+    assert report.value("posterise", "fid", f"efficientnet-lite0@{RESIZE}") == pytest.approx(float(direct.compute()), rel=1e-3)
 
     embedder, points = FaceEmbedder(), (FIVE + 0.5) / 2 - 0.5
     centre = embedder.embed(known, [points] * 3).mean(0)
@@ -141,18 +147,22 @@ def test_report_names_its_conditions_and_reads_back(measured):
     assert conditions.checkpoint_sha256 == sha256_file(run / "checkpoints/step-000012" / WEIGHTS)
     assert conditions.reference_manifest_sha256 == sha256_file(workspace.style("blobs") / "manifest.jsonl")
     assert (conditions.n, conditions.persons, conditions.reference_n, conditions.kid_subset_size) == (6, 4, 8, 3)
-    assert [asset.name for asset in conditions.assets] == ["efficientnet-lite0", "dlib-resnet"]
-    assert "kid_x1000/efficientnet-lite0@224-bilinear-antialias/n6" in report.rows["stylized"]
+    assert [asset.name for asset in conditions.assets] == ["vgg16-hed", "efficientnet-lite0", "dlib-resnet"]
+    assert conditions.extractors == [f"vgg16-hed@{RESIZE}", f"efficientnet-lite0@{RESIZE}"]
+    assert all(f"kid_x1000/{network}/n6" in report.rows["stylized"] for network in conditions.extractors)
     assert "id_rank_1/dlib-resnet@photo-landmarks-5/n6" in report.rows["stylized"]
     assert {each.partition(":")[0] for each in conditions.deviations} == {"photographs", "crop_size", "subsets", "split"}
     assert (report.value("photo", "id_centred"), report.value("photo", "id_rank_1")) == (pytest.approx(1), 1.0)
     assert report.value("photo", "id_rank_1_chance") == pytest.approx((2 * 4 + 2 * 1) / 36)
-    stylized, photo = (report.value(row, "kid_x1000_all") for row in ("stylized", "photo"))
-    assert report.delta.kid_x1000 == pytest.approx(stylized - photo)
-    assert report.delta.photo_spreads == pytest.approx((stylized - photo) / report.value("photo", "kid_x1000_person_std"))
+    assert list(report.delta) == conditions.extractors
+    for network, delta in report.delta.items():
+        stylized, photo = (report.value(row, "kid_x1000_all", network) for row in ("stylized", "photo"))
+        assert delta.kid_x1000 == pytest.approx(stylized - photo)
+        assert delta.photo_spreads == pytest.approx((stylized - photo) / report.value("photo", "kid_x1000_person_std", network))
 
     text = table(report)
-    assert f"{report.value('posterise', 'kid_x1000'):.1f}" in text
+    assert all(f"{report.value('posterise', 'kid_x1000', network):.1f}" in text for network in conditions.extractors)
+    assert text.count("stylized less photo") == 2
     assert all(f"deviates from starter-v1: {each}" in text for each in conditions.deviations)
     above, _, below = text.partition("never compare with the rows above")
     assert all(method in below and method not in above for method in PAPER_ROWS)
@@ -203,6 +213,17 @@ def test_a_manifest_without_landmarks_is_refused_by_name(workspace):
     write_manifest(manifest, lines)
     with pytest.raises(DataError, match=r"where the face in cropped/e3\.png is"):
         evaluate(workspace=workspace, settings=QUICK)
+
+
+def test_a_network_that_did_not_train_the_generator_leads(workspace):
+    run = save_run(workspace, content={"network": "vgg16-hed"})
+    report = evaluate(run, workspace=workspace, settings=QUICK)
+    lead, other = report.protocol.extractors
+    assert (lead, other) == (f"efficientnet-lite0@{RESIZE}", f"vgg16-hed@{RESIZE}")
+    assert report.protocol.trained_on == ["vgg16-hed: content loss"]
+    assert report.value("photo", "fid") == report.value("photo", "fid", lead) != report.value("photo", "fid", other)
+    text = table(report)
+    assert text.index(f"KID and FID on {lead}\n") < text.index(f"KID and FID on {other} (served in training)\n")
 
 
 def test_networks_that_also_trained_the_generator_are_flagged(workspace):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from stylekit.config.load import load_recipe
-from stylekit.engine.checkpoint import checkpoint_folders, load_generator, read_meta
+from stylekit.engine.checkpoint import checkpoint_folders, load_generator, newest_run, read_meta
 from stylekit.engine.train import train
 from stylekit.errors import CheckpointError, DataError, OtherRunError, StylekitError, TrainingError
 from stylekit.images import read_rgb
@@ -65,7 +65,30 @@ def test_training_changes_the_generator_and_its_average_follows(workspace):
     assert torch.allclose(load_generator(run).module.state_dict()["unet.stem.weight"], mean)
 
 
-def test_resume_equals_never_having_stopped_even_through_a_kill_in_the_middle_of_a_save(workspace, tmp_path):
+AS_THE_DEMO = (
+    "train.size=64",
+    "train.content.network=efficientnet-lite0",
+    "train.content.layers=[block2, block4]",
+    "train.superpixels=photo",
+    "train.loss.lambda_surface=0",
+    "train.loss.lambda_texture=0",
+    "train.loss.lambda_projected=4",
+    "train.loss.lambda_content=7",
+    "train.loss.lambda_palette=22",
+)
+
+
+@pytest.mark.parametrize("changes", [(), AS_THE_DEMO], ids=["plain", "as-the-demo"])
+def test_resume_equals_never_having_stopped(workspace, changes):
+    whole = train(tiny_recipe(*changes), workspace=workspace, device="cpu").run
+    pieces = train(tiny_recipe(*changes, "train.max_steps=2"), workspace=workspace, device="cpu").run
+    for steps in (4, 6):
+        train(tiny_recipe(*changes, f"train.max_steps={steps}"), workspace=workspace, resume=True, device="cpu")
+    assert pieces != whole
+    assert_equal_runs(whole, pieces, 6)
+
+
+def test_resume_equals_never_having_stopped_even_through_a_kill_in_the_middle_of_a_save(workspace):
     whole = train(tiny_recipe(), workspace=workspace, device="cpu").run
     train(tiny_recipe("train.max_steps=2", "train.save_every=1"), workspace=workspace, device="cpu")
     code = f"""
@@ -180,6 +203,51 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_name_and_is_not_saved(wor
     with pytest.raises(TrainingError, match=r"loss/tv became nan at step 3"):
         train(tiny_recipe(), workspace=workspace, device="cpu")
     assert [p.name for p in checkpoint_folders(workspace.run_folders()[-1])] == ["step-000002"]
+
+
+def test_weights_that_are_not_finite_are_not_saved_though_every_loss_is(workspace, monkeypatch):
+    from stylekit.methods.dctnet import DctNet
+
+    plain = DctNet.step
+
+    def poisoned(self, batch, context):
+        result = plain(self, batch, context)
+        if context.step == 3:
+            next(self.generator.parameters()).data[0] = float("inf")
+        return result
+
+    monkeypatch.setattr(DctNet, "step", poisoned)
+    with pytest.raises(TrainingError, match="weights are no longer finite at step 3") as stopped:
+        train(tiny_recipe(), workspace=workspace, device="cpu")
+    run = workspace.run_folders()[-1]
+    assert [p.name for p in checkpoint_folders(run)] == ["step-000002"]
+    assert f"--init {run}" in stopped.value.hint
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder_and_the_good_one_is_the_newest(workspace, monkeypatch):
+    from stylekit.methods.dctnet import DctNet
+
+    good = train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu").run
+
+    def failing(self, batch, context):
+        raise MemoryError
+
+    monkeypatch.setattr(DctNet, "step", failing)
+    with pytest.raises(MemoryError):
+        train(tiny_recipe(), workspace=workspace, device="cpu")
+    assert workspace.run_folders() == [good]
+    with pytest.raises(MemoryError):
+        train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
+    assert checkpoint_folders(good)
+
+
+def test_the_newest_run_is_the_newest_with_a_checkpoint(workspace):
+    assert newest_run(workspace) is None
+    good = train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu").run
+    (workspace.new_run_folder("dots", "dctnet") / "checkpoints").mkdir()
+    workspace.new_run_folder("other", "dctnet")
+    assert newest_run(workspace) == newest_run(workspace, "dots") == good
+    assert newest_run(workspace, "other") is None
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(workspace, monkeypatch):

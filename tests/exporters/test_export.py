@@ -23,6 +23,7 @@ from stylekit.exporters.torchscript import to_torchscript
 from stylekit.exporters.verify import MAX_LEVELS, measure, run_onnx, run_torchscript
 from stylekit.images import read_rgb
 from stylekit.paths import Workspace
+from stylekit.stylizer import Stylizer
 from tests.trained import CARTOONS, generator, half_graph, make_run, recipe
 
 SIZES = [(1, 64, 64), (2, 4, 132), (3, 100, 36), (1, 256, 256)]
@@ -119,6 +120,14 @@ def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ExportError, match=r"torchscript network differs .* by 2\.\d+ of 255 levels"):
         export(run, formats=("torchscript",), workspace=Workspace(tmp_path))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failed_run_does_not_hide_the_good_one(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    good = make_run(workspace)
+    (workspace.new_run_folder("pop-art", "dctnet") / "checkpoints").mkdir()
+    assert export(formats=("safetensors",), workspace=workspace).path.parent == good
+    assert Stylizer("pop-art", workspace=workspace).name == "pop-art"
 
 
 def test_a_frozen_axis_is_noticed() -> None:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from stylekit.errors import UsageError
 from stylekit.faces.align import face_matrix, similarity, template_points, warp
-from stylekit.faces.identity import FaceEmbedder, cluster_persons, cosine, crop_for_identity, identity_crop_matrix
+from stylekit.faces.identity import (
+    FaceEmbedder,
+    cluster_persons,
+    cosine,
+    crop_for_identity,
+    identity_crop_matrix,
+    link_persons,
+)
 
 CROP_POINTS = template_points("dctnet", 256)
 
@@ -126,3 +133,15 @@ def test_similarity_of_crop_points_is_stable():
     eyes = CROP_POINTS[:2] @ matrix[:, :2].T + matrix[:, 2]
     np.testing.assert_allclose(eyes, [(49.27, 47.34), (100.73, 47.34)], atol=3)
     np.testing.assert_allclose(similarity(CROP_POINTS, CROP_POINTS), [[1, 0, 0], [0, 1, 0]], atol=1e-9)
+
+
+def test_persons_who_may_be_the_same_are_linked_along_chains_whatever_the_order():
+    places = np.array([0.0, 2.0, 0.3, 0.75, 1.2, 2.6, 5.0], np.float32)
+    embeddings = np.pad(places[:, None], ((0, 0), (0, 127)))
+    persons = cluster_persons(embeddings)
+    assert persons.tolist() == [0, 1, 0, 2, 3, 4, 5]
+    assert link_persons(embeddings, persons).tolist() == [0, 1, 0, 0, 0, 4, 5]
+    turned = np.array([6, 4, 5, 0, 3, 2, 1])
+    groups = link_persons(embeddings[turned], cluster_persons(embeddings[turned]))
+    assert [set(turned[groups == group]) for group in np.unique(groups)] == [{6}, {0, 2, 3, 4}, {5}, {1}]
+    assert link_persons(np.array([[0.0], [9.0]]), np.array([0, 0])).tolist() == [0, 0]

@@ -13,8 +13,9 @@ from stylekit.data.manifest import Generation, Origin, read_manifest, read_origi
 from stylekit.errors import GenerationError, Interrupted, UsageError
 from stylekit.generate import api
 from stylekit.generate.api import gen_data
-from stylekit.images import write_image
+from stylekit.images import list_images, read_rgb, write_image
 from stylekit.paths import Workspace, sha256_bytes
+from stylekit.pipeline import prepare
 
 
 @pytest.fixture
@@ -76,6 +77,28 @@ def test_prompt_names_the_style_and_finds_the_recipe_of_that_name(workspace: Wor
     assert gen_data("ink wash", workspace=workspace, style="sumi", count=1, align=False).style == "sumi"
     assert prompt_of(workspace, "sumi") == "ink wash, a portrait painting of {person}"
     assert workspace.current_style() == "sumi"
+
+
+@pytest.mark.usefixtures("painted")
+def test_prompt_in_another_script_needs_a_name_for_the_style_and_works_with_one(workspace: Workspace):
+    with pytest.raises(UsageError, match="动漫风") as caught:
+        gen_data("动漫风", workspace=workspace, count=1, align=False)
+    assert "stylekit gen-data PROMPT --style NAME" in caught.value.hint
+    assert not (workspace.root / "datasets").exists()
+    assert gen_data("动漫风", workspace=workspace, style="anime", count=1, align=False).style == "anime"
+    assert prompt_of(workspace, "anime") == "动漫风, a portrait painting of {person}"
+
+
+@pytest.mark.usefixtures("painted")
+def test_nothing_is_left_of_a_try_that_made_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    def unreachable(self: Painter, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
+        raise GenerationError("no hub")
+        yield
+
+    monkeypatch.setattr(Painter, "pictures", unreachable)
+    with pytest.raises(GenerationError, match="no hub"):
+        gen_data("archer style", workspace=workspace)
+    assert not any(workspace.root.iterdir())
 
 
 def test_prompt_for_an_engine_that_cannot_read_it_is_refused(workspace: Workspace):
@@ -151,6 +174,55 @@ def test_own_pictures_are_copied_and_a_changed_one_again(workspace: Workspace, t
     assert (report.made, report.kept) == (1, 1)
     assert (report.folder / "raw" / "a.png").read_bytes() == (mine / "a.png").read_bytes()
     assert (mine / "b" / "c.png").is_file()
+
+
+def own(folder: Path) -> Recipe:
+    return Recipe(style="own", generate=GenerateRecipe(engine="folder", model=str(folder)))
+
+
+def test_own_pictures_that_are_gone_go_from_the_style_and_those_it_did_not_copy_stay(workspace: Workspace, tmp_path: Path):
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for path, level in ((mine / "a.png", 10), (mine / "b/c.png", 20), (other / "a.png", 30), (other / "d.png", 40)):
+        write_image(path, np.full((8, 8, 3), level, np.uint8))
+    raw = gen_data(recipe=own(mine), workspace=workspace, align=False).folder / "raw"
+    write_image(raw / "put here.png", np.full((8, 8, 3), 50, np.uint8))
+    (mine / "b/c.png").unlink()
+    report = gen_data(recipe=own(mine), workspace=workspace, align=False)
+    assert (report.made, report.kept) == (0, 1)
+    assert [path.relative_to(raw).as_posix() for path in list_images(raw)] == ["a.png", "put here.png"]
+    gen_data(recipe=own(other), workspace=workspace, align=False)
+    assert [path.relative_to(raw).as_posix() for path in list_images(raw)] == ["a.png", "d.png", "put here.png"]
+    assert (raw / "a.png").read_bytes() == (other / "a.png").read_bytes()
+    assert {origin.file for origin in read_origins(raw / "origin.jsonl")} == {"a.png", "d.png"}
+
+
+def test_own_pictures_leave_generated_ones_alone(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_image(tmp_path / "mine" / "a.png", np.full((8, 8, 3), 10, np.uint8))
+    with monkeypatch.context() as patched:
+        patched.setattr(api, "create", Painter)
+        drawn = Recipe(style="own", generate=GenerateRecipe(model="m", prompt="p", count=1))
+        raw = gen_data(recipe=drawn, workspace=workspace, align=False).folder / "raw"
+    gen_data(recipe=own(tmp_path / "mine"), workspace=workspace, align=False)
+    assert (raw / "0.png").is_file()
+
+
+@pytest.mark.usefixtures("asset_home")
+def test_manifest_and_crops_follow_the_folder(workspace: Workspace, tmp_path: Path):
+    drawn = Recipe(style="toons", generate=GenerateRecipe(engine="dicebear", model="toon-head", count=3))
+    made = gen_data(recipe=drawn, workspace=workspace, align=False).folder / "raw"
+    mine = tmp_path / "mine"
+    for picture in list_images(made):
+        write_image(mine / picture.name, read_rgb(picture))
+    recipe = own(mine).model_copy(update={"photos": drawn.photos.model_copy(update={"source": str(mine)})})
+    prepare(recipe, workspace=workspace)
+    folder, photos = workspace.style("own"), workspace.photo_set(str(mine))
+    for manifest in (folder / "manifest.jsonl", photos / "manifest.jsonl"):
+        assert len(read_manifest(manifest)) == 3
+    (mine / "000001.png").unlink()
+    prepare(recipe, workspace=workspace)
+    assert [line.input for line in read_manifest(folder / "manifest.jsonl")] == ["raw/000000.png", "raw/000002.png"]
+    assert [crop.name for crop in list_images(folder / "cartoon")] == ["000000.png", "000002.png"]
+    assert len(read_manifest(photos / "manifest.jsonl")) == 2
 
 
 def test_folder_without_pictures_is_refused(workspace: Workspace, tmp_path: Path):

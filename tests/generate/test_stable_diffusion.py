@@ -181,3 +181,22 @@ def test_closed_hub_is_explained(tmp_path: Path):
         assert mend in message
     assert not (tmp_path / "datasets" / "archer-style" / "cartoon").exists()
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_offline_no_hub_is_asked(monkeypatch: pytest.MonkeyPatch):
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    asked: dict[str, Any] = {}
+
+    def from_pretrained(name: str, **settings: Any) -> Any:
+        asked.update(settings)
+        raise OSError("not cached")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", from_pretrained)
+    monkeypatch.setenv("STYLEKIT_OFFLINE", "1")
+    with pytest.raises(GenerationError, match="STYLEKIT_OFFLINE"):
+        pictures(painted("owner/model", count=1))
+    assert asked["local_files_only"] is True
+    monkeypatch.delenv("STYLEKIT_OFFLINE")
+    with pytest.raises(GenerationError, match="from the hub"):
+        pictures(painted("owner/model", count=1))
+    assert asked["local_files_only"] is False

@@ -6,7 +6,7 @@ from stylekit.config.load import parse_recipe
 from stylekit.config.schema import ContentRecipe
 from stylekit.data.sampler import generator_for
 from stylekit.methods.base import Batch, StepContext, create_method
-from stylekit.methods.dctnet import UPSTREAM_CONTENT, UPSTREAM_STYLE, UPSTREAM_TV, content_layers
+from stylekit.methods.dctnet import content_layers
 from stylekit.nn import losses
 
 SMALL = "style: x\ntrain: {network: {width: 8, blocks: 1}, size: 64, batch_size: 2, superpixels: 'off'}"
@@ -95,9 +95,14 @@ def test_upstream_adds_its_losses_with_its_weights(monkeypatch):
     seen = {}
     monkeypatch.setattr(method, "_update", lambda name, loss: seen.__setitem__(name, loss.detach()))
     found = step(method)
-    total = UPSTREAM_STYLE * (found["loss/g_blur"] + found["loss/g_gray"])
-    total = total + UPSTREAM_CONTENT * found["loss/content"] + UPSTREAM_TV * found["loss/tv"]
-    assert (UPSTREAM_STYLE, UPSTREAM_CONTENT, UPSTREAM_TV) == (0.1, 200, 1e4)
+    total = 0.1 * (found["loss/g_blur"] + found["loss/g_gray"]) + 200 * found["loss/content"] + 1e4 * found["loss/tv"]
+    used = parse_recipe(text).train.loss.model_dump()
+    assert {name for name, weight in used.items() if weight} == {
+        "lambda_surface",
+        "lambda_texture",
+        "lambda_content",
+        "lambda_tv",
+    }
     assert seen["generator"].item() == pytest.approx(total.item(), rel=1e-6)
     assert seen["discriminators"].item() == pytest.approx((found["loss/d_gray"] + found["loss/d_blur"]).item(), rel=1e-6)
     fake = method.generator(batch().photo)

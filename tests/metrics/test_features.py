@@ -4,10 +4,12 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from stylekit.assets import add
 from stylekit.errors import UsageError
 from stylekit.images import to_tensor
 from stylekit.metrics.distribution import fid, kid
 from stylekit.metrics.features import FeatureExtractor, extract, load_extractor
+from stylekit.nn.inception import Inception2015
 
 
 class Tiny(FeatureExtractor):
@@ -55,11 +57,25 @@ def test_unknown_extractor_is_refused_with_the_known_ones():
         load_extractor("inception")
 
 
-def test_real_features_tell_drawings_from_noise_and_carry_their_name(asset_home):
-    extractor, asset = load_extractor("efficientnet-lite0")
-    assert extractor.label == "efficientnet-lite0@224-bilinear-antialias"
-    assert asset.sha256.startswith("579344248a93e230")
+def test_inception_is_read_from_the_users_file_and_named_after_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEKIT_HOME", str(tmp_path / "home"))
+    torch.save(Inception2015().state_dict(), tmp_path / "mine.pth")
+    add("fid-features", tmp_path / "mine.pth", "inception-2015")
+    extractor, asset = load_extractor("inception-2015")
+    assert extractor.label == "inception-2015@299-bilinear"
+    assert asset.source == "user:mine.pth"
+    assert extract(extractor, pictures(2, 0)).shape == (2, extractor.num_features)
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256", "size"), [("efficientnet-lite0", "579344248a93e230", 1280), ("vgg16-hed", "4502df9d0a888739", 512)]
+)
+def test_real_features_tell_drawings_from_noise_and_carry_their_name(asset_home, name, sha256, size):
+    extractor, asset = load_extractor(name)
+    assert extractor.label == f"{name}@224-bilinear-antialias"
+    assert asset.sha256.startswith(sha256)
+    assert extractor.num_features == size
     noise, flat = pictures(8, 0), [np.full((16, 16, 3), level, np.uint8) for level in range(0, 256, 32)]
     features = [extract(extractor, part) for part in (noise[:4], noise[4:], flat)]
-    assert features[0].shape == (4, extractor.num_features)
+    assert features[0].shape == (4, size)
     assert abs(kid(features[0], features[1])[0]) < kid(features[0], features[2])[0] / 5

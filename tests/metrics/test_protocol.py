@@ -3,7 +3,7 @@ import pytest
 from stylekit.config.schema import EvalRecipe
 from stylekit.data.manifest import ManifestLine, write_manifest
 from stylekit.data.split import split_by_person
-from stylekit.errors import DataError, UsageError
+from stylekit.errors import DataError, TooFewError, UsageError
 from stylekit.metrics.protocol import deviations, load_protocol, protocol_names, read_cartoons, read_photographs
 
 
@@ -29,8 +29,9 @@ def test_photographs_are_divided_and_rejected_ones_left_out(tmp_path):
 
 
 def test_a_person_in_both_splits_is_an_error_that_names_them(tmp_path):
-    with pytest.raises(DataError, match="has p2 both among the held-out photographs and those trained on"):
+    with pytest.raises(DataError, match="has p2 both among the held-out photographs and those trained on") as refused:
         photographs(tmp_path, [*HELD_OUT, *TRAINED_ON, line("again", "p2", "train")])
+    assert not isinstance(refused.value, TooFewError)
 
 
 def test_a_person_in_both_splits_is_found_where_training_is_not_spelled_out(tmp_path):
@@ -60,7 +61,7 @@ def test_pictures_of_nobody_known_are_refused(tmp_path):
     ],
 )
 def test_too_few_photographs_are_refused(tmp_path, lines, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(TooFewError, match=message):
         photographs(tmp_path, lines)
 
 
@@ -70,7 +71,7 @@ def test_missing_and_small_sets_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"There is no .*Run: stylekit gen-data"):
         read_cartoons(tmp_path)
     write_manifest(tmp_path / "manifest.jsonl", TRAINED_ON[:3])
-    with pytest.raises(DataError, match="has 3 usable cartoons"):
+    with pytest.raises(TooFewError, match="has 3 usable cartoons"):
         read_cartoons(tmp_path)
 
 
@@ -82,14 +83,14 @@ def test_digest_says_which_pictures_whatever_their_order(tmp_path):
     assert first.manifest_sha256 != turned.manifest_sha256
 
 
-def found_deviations(folder, photo_changes=None, cartoon_changes=None, settings=None, resize="224-bilinear-antialias"):
+def found_deviations(folder, photo_changes=None, cartoon_changes=None, settings=None, extractors=()):
     protocol = load_protocol("starter-v1")
     sides = split_by_person([f"p{i}" for i in range(20)], protocol.eval_fraction, protocol.split_seed)
     photos = [line(f"{person}", person, side, **(photo_changes or {})) for person, side in sides.items()]
     trained_on, held_out = photographs(folder, photos)
     write_manifest(folder / "manifest.jsonl", [line(f"c{i}", asset=None, **(cartoon_changes or {})) for i in range(4)])
     sets = {"trained_on": trained_on, "held_out": held_out, "cartoons": read_cartoons(folder)}
-    return deviations(protocol, settings or EvalRecipe(), resize, **sets)
+    return deviations(protocol, settings or EvalRecipe(), extractors=extractors or protocol.extractors, **sets)
 
 
 def test_default_settings_keep_the_starter_protocol(tmp_path):
@@ -102,15 +103,21 @@ def test_every_deviation_is_named(tmp_path):
     assert found_deviations(tmp_path, cartoon_changes={"template": "ffhq"}) == ["template: dctnet, ffhq instead of dctnet"]
     assert found_deviations(tmp_path, {"crop_size": 128}) == ["crop_size: 128, 256 instead of 256"]
     assert found_deviations(tmp_path, settings=EvalRecipe(subsets=7)) == ["subsets: 7 instead of 100"]
-    assert found_deviations(tmp_path, resize="299") == ["resize: 299 instead of 224-bilinear-antialias"]
+    one, other = load_protocol("starter-v1").extractors
+    assert found_deviations(tmp_path, extractors=[other, one]) == []
+    assert found_deviations(tmp_path, extractors=[one]) == [f"extractors: {one} instead of {other}, {one}"]
+    assert found_deviations(tmp_path, extractors=[other, "vgg16-hed@299"]) == [
+        f"extractors: {other}, vgg16-hed@299 instead of {other}, {one}"
+    ]
 
 
 def test_another_split_deviates(tmp_path):
     trained_on, held_out = photographs(tmp_path, [*HELD_OUT, *TRAINED_ON])
+    protocol = load_protocol("starter-v1")
     found = deviations(
-        load_protocol("starter-v1"),
+        protocol,
         EvalRecipe(),
-        "224-bilinear-antialias",
+        extractors=protocol.extractors,
         trained_on=trained_on,
         held_out=held_out,
         cartoons=trained_on,

@@ -1,0 +1,77 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stylekit.errors import AssetError
+from stylekit.nn.inception import Inception2015, load_inception_2015
+
+# Of torchvision's inception_v3(num_classes=1008, aux_logits=False), as pytorch-fid's file names them.
+SHAPES = {
+    "Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3),
+    "Conv2d_4a_3x3.bn.running_var": (192,),
+    "Mixed_5b.branch1x1.conv.weight": (64, 192, 1, 1),
+    "Mixed_5d.branch5x5_2.conv.weight": (64, 48, 5, 5),
+    "Mixed_6a.branch3x3.conv.weight": (384, 288, 3, 3),
+    "Mixed_6c.branch7x7dbl_2.conv.weight": (160, 160, 7, 1),
+    "Mixed_6e.branch7x7_2.conv.weight": (192, 192, 1, 7),
+    "Mixed_7a.branch7x7x3_4.conv.weight": (192, 192, 3, 3),
+    "Mixed_7b.branch3x3_2a.conv.weight": (384, 384, 1, 3),
+    "Mixed_7c.branch3x3dbl_3b.conv.weight": (384, 384, 3, 1),
+    "Mixed_7c.branch_pool.conv.weight": (192, 2048, 1, 1),
+    "fc.weight": (1008, 2048),
+    "fc.bias": (1008,),
+}
+
+
+@pytest.fixture(scope="module")
+def state():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Inception2015().state_dict()
+
+
+def test_has_the_published_parameters(state):
+    assert {name: tuple(state[name].shape) for name in SHAPES} == SHAPES
+    assert sum(p.numel() for name, p in Inception2015().named_parameters() if not name.startswith("fc.")) == 21_785_568
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_reads_the_file_with_and_without_batch_counters(state, tmp_path, counted):
+    stored = {name: value for name, value in state.items() if counted or not name.endswith("num_batches_tracked")}
+    torch.save(stored, tmp_path / "inception.pth")
+    network = load_inception_2015(tmp_path / "inception.pth")
+    assert torch.equal(network.Mixed_7c.branch1x1.conv.weight, state["Mixed_7c.branch1x1.conv.weight"])
+    assert not network.training
+    pictures = torch.rand(2, 3, 40, 50, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    larger = F.interpolate(pictures, (299, 299), mode="bilinear")
+    features = network.pooled(pictures)
+    assert features.shape == (2, 2048)
+    assert torch.allclose(features, network.pooled(larger), atol=1e-5)
+    assert not torch.allclose(features[0], features[1])
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "garbage"])
+def test_another_file_is_refused_by_name(state, tmp_path, change):
+    stored = dict(state)
+    if change == "missing":
+        del stored["Mixed_6d.branch7x7_1.conv.weight"]
+    elif change == "extra":
+        stored["AuxLogits.fc.weight"] = torch.zeros(1)
+    elif change == "shape":
+        stored["fc.weight"] = torch.zeros(1000, 2048)
+    torch.save(stored, tmp_path / "other.pth")
+    if change == "garbage":
+        (tmp_path / "other.pth").write_bytes(b"garbage")
+    with pytest.raises(AssetError, match=r"other\.pth is not the Inception of 2015"):
+        load_inception_2015(tmp_path / "other.pth")
+
+
+def test_averages_leave_the_padding_out_and_the_last_pool_takes_the_maximum():
+    network = Inception2015()
+    impulse = torch.zeros(1, 1, 5, 5)
+    impulse[..., 2, 2] = 1
+    for name in ("Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7b"):
+        pool = network.get_submodule(name).pool
+        assert torch.equal(pool(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
+        assert pool(impulse).max() == pytest.approx(1 / 9)
+    assert network.Mixed_7c.pool(impulse).sum() == 9
