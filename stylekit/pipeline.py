@@ -151,7 +151,9 @@ def run(
         report.stages.append(Stage("publish", False, "skipped: no licence"))
     else:
         before = _described(workspace.root / recipe.publish.to.removeprefix("dir:") / recipe.style)
-        report.published = publish(trained.run, to=recipe.publish.to, workspace=workspace, progress=progress).path
+        report.published = publish(
+            trained.run, to=recipe.publish.to, licence=recipe.licence, workspace=workspace, progress=progress
+        ).path
         report.stages.append(Stage("publish", _described(report.published) != before, str(report.published)))
     return report
 

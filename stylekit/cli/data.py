@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from stylekit.cli import console
 from stylekit.cli.console import Outcome
 from stylekit.cli.options import BatchSize, Output, Seed, Sets, Style, choose_recipe, keep_recipe, overrides
-from stylekit.config.load import load_recipe, style_recipe
+from stylekit.config.load import UNSIGNED, load_recipe, style_recipe
 from stylekit.config.schema import Recipe
 from stylekit.paths import Workspace, slug
 
@@ -49,7 +50,10 @@ def gen_data(
         "generate.batch_size": batch_size,
     }
     workspace = Workspace()
-    recipe = _recipe_to_draw(prompt, style, overrides(flags, sets), workspace)
+    changes = overrides(flags, sets)
+    if engine == "folder" and model and not (style or prompt):
+        style, changes = slug(Path(model).expanduser().resolve().name), [*UNSIGNED, *changes]
+    recipe = _recipe_to_draw(prompt, style, changes, workspace)
 
     from stylekit.generate.api import gen_data as generate
     from stylekit.generate.prompts import portrait_prompt

@@ -99,5 +99,6 @@ def run(
 
     from stylekit.pipeline import run as run_stages
 
+    keep_recipe(loaded, workspace)
     report = run_stages(loaded, workspace=workspace, device=device, progress=console.progress())
     return Outcome(report, str(report))

@@ -51,20 +51,23 @@ class EfficientNetFeatures(FeatureExtractor):
 
 
 class VggFeatures(FeatureExtractor):
-    """Features of the last convolution of VGG-16 after its ReLU, globally averaged; fine-tuned for edges (HED).
+    """Features of conv4_3 of VGG-16 after its ReLU, globally averaged; the network is fine-tuned for edges (HED).
 
-    They are divided by 16, to a root mean square of about 0.45 on faces, as EfficientNet's have and the Inception features that
-    KID's kernel (x.y/d + 1)^3 was made for: at their own size the cube would measure little but magnitude.
+    Of conv2_2, conv3_3, conv4_3 and conv5_3 this layer tells the starter photographs from toon-head cartoons with the smallest
+    spread in proportion (KIDx1000 178 +- 40); conv5_3, tuned to edges most, hardly tells them apart (14 +- 21). The features are divided
+    by 5, to a root mean square of about 0.45 on faces, as EfficientNet's have and the Inception features that KID's kernel
+    (x.y/d + 1)^3 was made for: at their own size the cube would measure little but magnitude.
     """
 
     name = "vgg16-hed"
-    resize = f"{vgg.INPUT_SIZE}-bilinear-antialias"
+    layer = "conv4_3"
+    resize = f"{layer}-{vgg.INPUT_SIZE}-bilinear-antialias"
     num_features = 512
-    scale = 1 / 16
+    scale = 0.2
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.network = vgg.load_vgg16_hed(path, last="conv5_3")
+        self.network = vgg.load_vgg16_hed(path, last=self.layer)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return [N, 512] features of [N, 3, H, W] in [-1, 1]."""

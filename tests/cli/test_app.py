@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from stylekit.cli import console, run
 from stylekit.cli.app import app
 from stylekit.config.load import load_recipe
 from stylekit.errors import DataError, Interrupted
+from stylekit.images import write_image
 from stylekit.paths import Workspace
 
 VERBS = ["doctor", "init", "gen-data", "align", "train", "run", "eval", "export", "stylize", "publish", "recipe", "assets"]
@@ -168,6 +170,14 @@ def test_a_style_begun_from_the_demo_is_not_published_under_its_licence(tmp_path
     assert run(["init", "mine", "--recipe", "demo"]) == 0
     recipe = load_recipe("mine", workspace=Workspace(tmp_path))
     assert (recipe.description, recipe.licence, recipe.authors) == ("", None, ())
+
+
+def test_a_folder_of_drawings_is_a_style_of_that_name_and_of_nobody_elses_licence(tmp_path: Path) -> None:
+    write_image(tmp_path / "My Drawings" / "a.png", np.full((64, 64, 3), 200, np.uint8))
+    run(["gen-data", "--engine", "folder", "--model", "My Drawings"])
+    recipe = load_recipe(tmp_path / "recipes" / "my-drawings.yaml")
+    assert (recipe.style, recipe.licence, recipe.description) == ("my-drawings", None, "")
+    assert Workspace(tmp_path).current_style() == "my-drawings"
 
 
 def test_recipe_show_prints_what_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,10 +109,10 @@ def test_figures_equal_a_second_computation_from_the_files(measured):
         stylized = to_rgb(load_generator(run).module(to_tensor(np.stack(small))))
         extractor, _ = load_extractor("efficientnet-lite0")
         x, y = (extractor(to_tensor(np.stack(part))).double() for part in (stylized, cartoons))
-        pooled = load_vgg16_hed(fetch("vgg16-hed"), last="conv5_3").pooled
-        u, v = (pooled(to_tensor(np.stack(part))).double() for part in (stylized, cartoons))
+        pooled = load_vgg16_hed(fetch("vgg16-hed"), last="conv4_3").pooled
+        u, v = (pooled(to_tensor(np.stack(part))).double() / 5 for part in (stylized, cartoons))
         inputs = [to_tensor(np.stack(part)) for part in (cartoons, [posterise(each) for each in small])]
-    for network, own, reference in ((None, u, v), (f"vgg16-hed@{RESIZE}", u, v), (f"efficientnet-lite0@{RESIZE}", x, y)):
+    for network, own, reference in ((None, u, v), (f"vgg16-hed@conv4_3-{RESIZE}", u, v), (f"efficientnet-lite0@{RESIZE}", x, y)):
         kernel = [(a @ b.T / a.shape[1] + 1) ** 3 for a, b in ((own, own), (reference, reference), (own, reference))]
         off_diagonal = [float((k.sum() - k.trace()) / (len(k) * (len(k) - 1))) for k in kernel[:2]]
         assert report.value("stylized", "kid_x1000_all", network) == pytest.approx(
@@ -148,7 +148,7 @@ def test_report_names_its_conditions_and_reads_back(measured):
     assert conditions.reference_manifest_sha256 == sha256_file(workspace.style("blobs") / "manifest.jsonl")
     assert (conditions.n, conditions.persons, conditions.reference_n, conditions.kid_subset_size) == (6, 4, 8, 3)
     assert [asset.name for asset in conditions.assets] == ["vgg16-hed", "efficientnet-lite0", "dlib-resnet"]
-    assert conditions.extractors == [f"vgg16-hed@{RESIZE}", f"efficientnet-lite0@{RESIZE}"]
+    assert conditions.extractors == [f"vgg16-hed@conv4_3-{RESIZE}", f"efficientnet-lite0@{RESIZE}"]
     assert all(f"kid_x1000/{network}/n6" in report.rows["stylized"] for network in conditions.extractors)
     assert "id_rank_1/dlib-resnet@photo-landmarks-5/n6" in report.rows["stylized"]
     assert {each.partition(":")[0] for each in conditions.deviations} == {"photographs", "crop_size", "subsets", "split"}
@@ -219,7 +219,7 @@ def test_a_network_that_did_not_train_the_generator_leads(workspace):
     run = save_run(workspace, content={"network": "vgg16-hed"})
     report = evaluate(run, workspace=workspace, settings=QUICK)
     lead, other = report.protocol.extractors
-    assert (lead, other) == (f"efficientnet-lite0@{RESIZE}", f"vgg16-hed@{RESIZE}")
+    assert (lead, other) == (f"efficientnet-lite0@{RESIZE}", f"vgg16-hed@conv4_3-{RESIZE}")
     assert report.protocol.trained_on == ["vgg16-hed: content loss"]
     assert report.value("photo", "fid") == report.value("photo", "fid", lead) != report.value("photo", "fid", other)
     text = table(report)
