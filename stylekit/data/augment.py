@@ -35,8 +35,8 @@ def draw_affine(count: int, recipe: AugmentRecipe, generator: torch.Generator) -
 def transform(pictures: Tensor, affine: Tensor) -> Tensor:
     """Apply one transform a picture, bilinear; what lies beyond the border is mirrored.
 
-    The few pixels that a small zoom or turn uncovers look like more of the same when mirrored; repeating the border draws stripes,
-    which a discriminator sees in every cartoon and the generator learns to draw.
+    The few pixels that a small zoom or turn uncovers look like more of the same when mirrored; repeating the border draws
+    stripes, which a discriminator sees in every cartoon and the generator learns to draw.
 
     Args:
         pictures: [N, C, H, W]; pictures that must stay in register are stacked along C.

@@ -54,9 +54,9 @@ class VggFeatures(FeatureExtractor):
     """Features of conv4_3 of VGG-16 after its ReLU, globally averaged; the network is fine-tuned for edges (HED).
 
     Of conv2_2, conv3_3, conv4_3 and conv5_3 this layer tells the starter photographs from toon-head cartoons with the smallest
-    spread in proportion (KIDx1000 178 +- 40); conv5_3, tuned to edges most, hardly tells them apart (14 +- 21). The features are divided
-    by 5, to a root mean square of about 0.45 on faces, as EfficientNet's have and the Inception features that KID's kernel
-    (x.y/d + 1)^3 was made for: at their own size the cube would measure little but magnitude.
+    spread in proportion (KIDx1000 178 +- 40); conv5_3, tuned to edges most, hardly tells them apart (14 +- 21). The features
+    are divided by 5, to a root mean square of about 0.45 on faces, as EfficientNet's have and the Inception features that KID's
+    kernel (x.y/d + 1)^3 was made for: at their own size the cube would measure little but magnitude.
     """
 
     name = "vgg16-hed"

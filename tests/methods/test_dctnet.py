@@ -136,4 +136,4 @@ def test_gradient_clipping_bounds_the_step():
 )
 def test_usual_content_layers(network, layers):
     assert content_layers(ContentRecipe(network=network)) == layers
-    assert content_layers(ContentRecipe(network=network, layers=("conv1_1",))) == ("conv1_1",)
+    assert content_layers(ContentRecipe(network=network, layers=layers[:1])) == layers[:1]

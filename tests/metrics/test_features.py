@@ -72,7 +72,8 @@ def test_inception_is_read_from_the_users_file_and_named_after_it(tmp_path, monk
 )
 def test_real_features_tell_drawings_from_noise_and_carry_their_name(asset_home, name, sha256, size):
     extractor, asset = load_extractor(name)
-    assert extractor.label == f"{name}@224-bilinear-antialias"
+    layer = "conv4_3-" if name == "vgg16-hed" else ""
+    assert extractor.label == f"{name}@{layer}224-bilinear-antialias"
     assert asset.sha256.startswith(sha256)
     assert extractor.num_features == size
     noise, flat = pictures(8, 0), [np.full((16, 16, 3), level, np.uint8) for level in range(0, 256, 32)]
