@@ -112,7 +112,9 @@ def _cell(value: float | None) -> str:
 
 
 def _words(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, dict):
+        return " ".join(f"{part}" if key == "name" else f"({key} {part})" for key, part in value.items())
+    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _limits(photos: DataSummary | None) -> Iterable[str]:
