@@ -36,6 +36,12 @@ def is_offline() -> bool:
     return os.environ.get("STYLEKIT_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
+def has_client(source: Source) -> bool:
+    """Return whether the client that fetches from a hub is installed; True for what needs none."""
+    client = {HuggingFaceFile: "huggingface_hub", ModelScopeFile: "modelscope_hub"}.get(type(source))
+    return client is None or importlib.util.find_spec(client) is not None
+
+
 def download(source: Source, folder: Path) -> Path:
     """Bring a source's file into `folder` and return it; what an interrupted hub download left there is continued.
 

