@@ -345,7 +345,7 @@ def test_on_a_full_disk_nothing_is_lost_and_training_goes_on_when_there_is_room(
     [
         ("", ("train",)),
         ("", ("init", "another")),
-        ("datasets/mine/raw/origin.jsonl", ("gen-data", "--engine=folder", "--model={pictures}", "--style=mine")),
+        ("datasets/mine/raw/cut.jpg", ("gen-data", "--engine=folder", "--model={pictures}", "--style=mine")),
         ("aligned/align.jsonl", ("align", "{pictures}", "--output=aligned")),
     ],
 )

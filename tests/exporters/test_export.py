@@ -196,7 +196,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="noir"):
         export("noir", workspace=workspace)
     workspace.new_run_folder("noir", "dctnet")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="no trained run"):
         export("noir", workspace=workspace)
     make_run(workspace)
     with pytest.raises(UsageError, match="pickle"):
