@@ -177,7 +177,7 @@ class DctNet:
     def _look(self, fake: Tensor) -> dict[str, Tensor]:
         """Return the frozen networks' maps of the result, for the content loss and the projected discriminators."""
         if self.one_pass:
-            return self.content(fake, tuple({*self.content_layers, *LAYERS}))
+            return self.content(fake, tuple(dict.fromkeys((*self.content_layers, *LAYERS))))
         seen = self.content(fake, self.content_layers) if self.weights.lambda_content else {}
         return seen | (self.projection(fake, LAYERS) if self.weights.lambda_projected else {})
 
