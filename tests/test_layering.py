@@ -30,11 +30,14 @@ LAYERS = (
     ("data",),
     ("methods",),
     ("bundle",),
+    ("modelscope.graph",),
+    ("modelscope.runtime",),
     ("metrics",),
     ("engine",),
     ("generate",),
     ("exporters", "stylizer"),
     ("hubs",),
+    ("modelscope",),
     ("pipeline", "doctor"),
     ("cli",),
 )
@@ -45,7 +48,7 @@ HEAVY = ("torch", "cv2", "accelerate", "scipy", "skimage", "onnxruntime", "ai_ed
 
 
 def imported(name: str, source: str) -> set[str]:
-    """Return the top parts of stylekit that a module imports, wherever in the file; imports for type checking only count too."""
+    """Return the parts of stylekit that a module imports, wherever in the file; imports for type checking only count too."""
     parts = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -53,16 +56,23 @@ def imported(name: str, source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} has a relative import"
             module = node.module or ""
-            targets = [f"stylekit.{alias.name}" for alias in node.names] if module == "stylekit" else [module]
+            within = module in ("stylekit", "stylekit.modelscope")
+            targets = [f"{module}.{alias.name}" for alias in node.names] if within else [module]
         else:
             continue
-        parts |= {target.split(".")[1] for target in targets if target.startswith("stylekit.")}
+        parts |= {part_of(target) for target in targets if target.startswith("stylekit.")}
     return parts - {"__version__"}
+
+
+def part_of(name: str) -> str:
+    """Return the part that a module belongs to: its top package, or the room of it that has a row of its own."""
+    parts = name.split(".")[1:3]
+    return ".".join(parts) if ".".join(parts) in HEIGHT else parts[0]
 
 
 def climbs(name: str, source: str) -> list[str]:
     """Return the parts above its own layer that a module imports."""
-    own = HEIGHT[name.split(".")[1]]
+    own = HEIGHT[part_of(name)]
     return sorted(part for part in imported(name, source) if HEIGHT[part] > own)
 
 
@@ -78,10 +88,18 @@ def test_no_file_imports_upward(name: str) -> None:
         "from stylekit import engine",
         "from stylekit.engine.train import train",
         "def f():\n    from stylekit.cli import app",
+        "from stylekit.modelscope import trainer",
+        "from stylekit.modelscope.graph.weights import generator_from",
     ],
 )
 def test_climbing_imports_of_every_form_are_seen(source: str) -> None:
-    assert climbs("stylekit.nn.unet", source) in (["cli"], ["engine"])
+    assert climbs("stylekit.nn.unet", source) in (["cli"], ["engine"], ["modelscope"], ["modelscope.graph"])
+
+
+def test_a_room_with_a_row_of_its_own_is_told_from_its_package() -> None:
+    assert climbs("stylekit.engine.start", "from stylekit.modelscope.runtime.process import Child") == []
+    assert climbs("stylekit.modelscope.runtime.process", "from stylekit.engine.train import train") == ["engine"]
+    assert climbs("stylekit.engine.start", "from stylekit.modelscope.trainer import train") == ["modelscope"]
 
 
 def test_every_module_imports() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -139,9 +139,15 @@ class TrainRecipe(_Section):
     """How the network is trained."""
 
     method: Literal["dctnet", "template"] = "dctnet"
-    engine: Literal["torch"] = "torch"
+    engine: Literal["torch", "modelscope"] = Field(
+        "torch", description="`modelscope` runs upstream's own trainer on TensorFlow, which implies preset `upstream`."
+    )
     preset: Literal["upstream", "default"] = Field("default", description="`upstream` equals ModelScope's mathematics.")
-    init: str | None = Field(None, description="A run, a checkpoint folder or a style bundle to start from.")
+    init: str | None = Field(
+        None,
+        description="What to start from: a run, a checkpoint, a style bundle, a frozen graph (.pb), a ModelScope model folder, "
+        "a TensorFlow checkpoint, or one of the published styles (`modelscope:3d`).",
+    )
     network: NetworkRecipe = NetworkRecipe()
     content: ContentRecipe = ContentRecipe()
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=8)] = Field(256, description="Picture side in training.")
@@ -173,30 +179,78 @@ class TrainRecipe(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _upstream_defaults(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("preset") == "upstream":
-            return _UPSTREAM | data
-        return data
+    def _upstream_where_nothing_else_is_said(cls, data: Any) -> Any:
+        """Fill in what the preset fixes, also over the defaults of this schema that a written recipe spells out."""
+        if not isinstance(data, dict):
+            return data
+        if data.get("engine") == "modelscope" and data.get("preset") in (None, "default"):
+            data = data | {"preset": "upstream"}
+        if data.get("preset") != "upstream":
+            return data
+        try:
+            said = cls.model_validate(data | {"engine": "torch", "preset": "default"}).model_dump()
+        except ValidationError:
+            return data  # what is wrong is found again, and named, in the fields themselves
+        return data | {key: _instead_of(cls().model_dump()[key], said[key], fixed) for key, fixed in _UPSTREAM.items()}
 
     @model_validator(mode="after")
     def _upstream_is_fixed(self) -> TrainRecipe:
-        if self.preset == "upstream":
-            for key, value in TrainRecipe.model_construct(**_UPSTREAM):
-                if key in _UPSTREAM and getattr(self, key) != value:
-                    raise ValueError(f"preset upstream fixes {key}: leave train.{key} out, or set train.preset to default")
+        if self.preset == "upstream" and (other := _differing(_UPSTREAM, self.model_dump(include=set(_UPSTREAM)))):
+            raise ValueError(
+                f"preset upstream fixes {', '.join(other)}", f"Leave train.{other[0]} out, or set train.preset to default."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_upstreams_trainer_can_do(self) -> TrainRecipe:
+        if self.engine == "modelscope":
+            asked = self.model_dump()
+            for key, *known in _MODELSCOPE:
+                value = asked
+                for part in key.split("."):
+                    value = value[part]
+                if value not in known:
+                    raise ValueError(
+                        f"engine modelscope knows no {key} {value if isinstance(value, str) else list(value)}",
+                        f"Leave train.{key} out, or set train.engine to torch.",
+                    )
         return self
 
 
 # What ModelScope does where this schema could say otherwise (its cartoon_translation_trainer.py and model_tf.py).
 _UPSTREAM: dict[str, Any] = {
-    "network": NetworkRecipe(),
-    "loss": LossRecipe(lambda_surface=0.1, lambda_texture=0.1, lambda_content=200, lambda_tv=1e4),
-    "augment": AugmentRecipe(flip=False, scale=(1.0, 1.0), rotate_deg=0.0),
+    "network": NetworkRecipe().model_dump(),
+    "loss": LossRecipe(lambda_surface=0.1, lambda_texture=0.1, lambda_content=200, lambda_tv=1e4).model_dump(),
+    "augment": AugmentRecipe(flip=False, scale=(1.0, 1.0), rotate_deg=0.0).model_dump(),
     "superpixels": "stylized",
     "warm_start": "none",
     "warm_start_steps": 0,
     "ema_half_life_images": 0.0,
+    "gradient_clip": 0.0,
 }
+# What its own trainer can be told, beside that.
+_MODELSCOPE: tuple[tuple[Any, ...], ...] = (
+    ("method", "dctnet"),
+    ("mixed_precision", "no"),
+    ("content.network", "auto", "vgg19-caffe"),
+    ("content.layers", (), ("conv4_4",)),
+)
+
+
+def _instead_of(usual: Any, said: Any, fixed: Any) -> Any:
+    """Return `fixed` wherever `said` is no more than the `usual`, key by key."""
+    if isinstance(fixed, dict):
+        return {key: _instead_of(usual[key], said[key], fixed[key]) for key in fixed}
+    return fixed if said == usual else said
+
+
+def _differing(fixed: dict[str, Any], said: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of `fixed` that are said otherwise."""
+    found: list[str] = []
+    for key, value in fixed.items():
+        inner = isinstance(value, dict)
+        found += _differing(value, said[key], f"{prefix}{key}.") if inner else [prefix + key] if said[key] != value else []
+    return found
 
 
 class EvalRecipe(_Section):
