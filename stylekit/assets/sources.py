@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import os
@@ -17,7 +18,17 @@ from functools import partial
 from pathlib import Path
 
 from stylekit.assets import node
-from stylekit.assets.catalogue import HuggingFaceFile, InstalledFile, ModelScopeFile, NpmTarball, PypiWheel, Source
+from stylekit.assets.catalogue import (
+    HubSource,
+    HuggingFaceFile,
+    InstalledFile,
+    ModelScopeDataset,
+    ModelScopeFile,
+    ModelScopeFolder,
+    NpmTarball,
+    PypiWheel,
+    Source,
+)
 from stylekit.errors import AssetError
 
 # What reading a damaged archive raises, besides its own errors. OSError: an offset before the file's start; RuntimeError:
@@ -38,12 +49,14 @@ def is_offline() -> bool:
 
 def has_client(source: Source) -> bool:
     """Return whether the client that fetches from a hub is installed; True for what needs none."""
-    client = {HuggingFaceFile: "huggingface_hub", ModelScopeFile: "modelscope_hub"}.get(type(source))
-    return client is None or importlib.util.find_spec(client) is not None
+    if not isinstance(source, HubSource):
+        return True
+    client = "huggingface_hub" if isinstance(source, HuggingFaceFile) else "modelscope_hub"
+    return importlib.util.find_spec(client) is not None
 
 
 def download(source: Source, folder: Path) -> Path:
-    """Bring a source's file into `folder` and return it; what an interrupted hub download left there is continued.
+    """Bring a source's file or folder into `folder` and return it; what an interrupted hub download left there is continued.
 
     Raises:
         SourceUnavailableError: If the source cannot be reached or its client is not installed.
@@ -63,19 +76,23 @@ def download(source: Source, folder: Path) -> Path:
             return _npm_pack(source, folder)
         case HuggingFaceFile():
             return _from_hugging_face(source, folder)
-        case ModelScopeFile():
+        case ModelScopeFile() | ModelScopeFolder() | ModelScopeDataset():
             return _from_modelscope(source, folder)
 
 
 def unpack(archive: Path, members: Iterable[tuple[str, str]], into: Path) -> None:
-    """Copy the wanted members of a wheel, an npm tarball or a single file to their places below `into`.
+    """Copy the wanted members of a wheel, an npm tarball, a whole folder or a single file to their places below `into`.
 
-    Only regular files are taken, and none outside `into`.
+    Only regular files are taken, and none outside `into`; of a folder, only what is not hidden.
 
     Raises:
         AssetError: If the archive is damaged, lacks a member, or one of its paths leads out of `into`.
     """
     wanted = dict(members)
+    if archive.is_dir():
+        hidden = shutil.ignore_patterns(".*", "__MACOSX", "*.incomplete")
+        shutil.copytree(archive, into, ignore=hidden, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+        return
     if archive.suffix not in (".whl", ".tgz"):
         shutil.copyfile(archive, into / wanted[""])
         return
@@ -96,6 +113,35 @@ def unpack(archive: Path, members: Iterable[tuple[str, str]], into: Path) -> Non
     for target, data in taken.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
+
+
+def unzip(archive: Path, into: Path) -> None:
+    """Unpack a zip file below `into`, however large; the one top folder that it may have, and what is hidden, are left out.
+
+    Raises:
+        AssetError: If it is damaged or one of its paths leads out of `into`.
+    """
+    try:
+        with zipfile.ZipFile(archive) as stream:
+            entries = {info.filename: info for info in stream.infolist() if not info.is_dir() and not _is_hidden(info.filename)}
+            tops = {name.partition("/")[0] if "/" in name else "" for name in entries}
+            top = f"{tops.pop()}/" if len(tops) == 1 and "" not in tops else ""
+            places = {name: into / name.removeprefix(top) for name in entries}
+            for name, place in places.items():
+                if not place.resolve().is_relative_to(into.resolve()):
+                    raise AssetError(f"{archive.name} holds the unsafe path {name}; nothing was taken from it.", _TRY_AGAIN)
+            for name, place in places.items():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with stream.open(entries[name]) as packed, place.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        raise AssetError(f"{archive.name} is damaged: {error}.", _TRY_AGAIN) from error
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in path.split("/"))
 
 
 def _files(archive: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -166,22 +212,33 @@ def _from_hugging_face(source: HuggingFaceFile, folder: Path) -> Path:
         raise _hub_unavailable(source, error) from error
 
 
-def _from_modelscope(source: ModelScopeFile, folder: Path) -> Path:
+def _from_modelscope(source: ModelScopeFile | ModelScopeFolder | ModelScopeDataset, folder: Path) -> Path:
     try:
         from modelscope_hub.compat.file_download import model_file_download
+        from modelscope_hub.compat.snapshot_download import dataset_snapshot_download, snapshot_download
         from modelscope_hub.errors import HubError
     except ImportError:
         raise SourceUnavailableError(
             f"{source} is fetched with ModelScope's client.", "Run: pip install modelscope-hub"
         ) from None
+    pinned = {"revision": source.revision, "local_dir": str(folder)}
     try:
-        return Path(model_file_download(source.repository, source.file, revision=source.revision, local_dir=str(folder)))
+        match source:
+            case ModelScopeFile():
+                return Path(model_file_download(source.repository, source.file, **pinned))
+            case ModelScopeFolder():
+                return Path(snapshot_download(source.repository, **pinned))
+            case ModelScopeDataset():
+                return Path(dataset_snapshot_download(source.repository, **pinned))
     except (HubError, OSError, ValueError) as error:
         raise _hub_unavailable(source, error) from error
 
 
 def _hub_unavailable(source: Source, error: Exception) -> SourceUnavailableError:
+    failed = getattr(error, "failed_files", None)  # of ModelScope's client, which else only counts them
+    file, error = next(iter(failed.items())) if failed else ("", error)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = f"{file}: {reason}" if file else reason
     return SourceUnavailableError(
         f"{source} could not be fetched: {reason}", "Check the network connection and the hub's endpoint setting."
     )

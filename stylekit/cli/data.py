@@ -1,4 +1,4 @@
-"""`stylekit gen-data` and `stylekit align`."""
+"""`stylekit gen-data`, `stylekit align` and `stylekit data`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import typer
 
 from stylekit.cli import console
 from stylekit.cli.console import Outcome
-from stylekit.cli.options import BatchSize, Output, Seed, Sets, Style, choose_recipe, keep_recipe, overrides
+from stylekit.cli.options import EVERYWHERE, BatchSize, Output, Seed, Sets, Style, choose_recipe, keep_recipe, overrides
 from stylekit.config.load import UNSIGNED, load_recipe, style_recipe
 from stylekit.config.schema import Recipe
 from stylekit.paths import Workspace, slug
 
 _DEMO = "demo"
+
+app = typer.Typer(help="Photographs and cartoons that belong together.", no_args_is_help=True)
 
 
 def gen_data(
@@ -119,3 +121,20 @@ def align(
     lines += [f"unreadable: {name}: {problem}" for name, problem in report.unreadable.items()]
     lines.append(f"Look at them: {report.contact_sheet}")
     return Outcome(report, "\n".join(lines), console.PART_FAILED if report.unreadable else 0)
+
+
+@app.command("add", epilog=EVERYWHERE)
+def add(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="ms:NAMESPACE/NAME, or a folder with face_photo/ and face_cartoon/.")
+    ],
+    style: Annotated[
+        str | None, typer.Option("--style", metavar="NAME", help="What to call the style; else as the data set.")
+    ] = None,
+) -> Outcome:
+    """Start a style from a data set of photographs and cartoons, ready to be trained."""
+    from stylekit.data.hub import add_data
+
+    added = add_data(source, style=style)
+    pictures = f"{added.style}: {added.cartoons} cartoons and {added.photos} photographs of {added.source}"
+    return Outcome(added, f"{pictures}\n{added.recipe}\nNext: stylekit train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -11,6 +12,7 @@ from stylekit.cli import console
 from stylekit.cli.console import Outcome
 from stylekit.cli.options import BatchSize, Device, Output, Style
 from stylekit.config.load import style_recipe
+from stylekit.errors import UsageError
 from stylekit.paths import Workspace, slug
 
 Run = Annotated[
@@ -37,26 +39,40 @@ def export(
     style: Style = None,
     run: Run = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", metavar="NAME", help="onnx, safetensors or torchscript; may be repeated.")
+        list[str] | None,
+        typer.Option("--format", metavar="NAME", help="onnx, safetensors, torchscript or modelscope; may be repeated."),
     ] = None,
     output: Output = None,
+    faces: Annotated[
+        Path | None,
+        typer.Option("--faces", metavar="DIR", help="modelscope: copy detector.pb and keypoints.pb from this model folder."),
+    ] = None,
 ) -> Outcome:
-    """Write the style as a bundle for use elsewhere, each network compared with the trained one."""
+    """Write the style for use elsewhere, as a bundle or a ModelScope folder, each network compared with the trained one."""
     from stylekit.exporters import export as build
     from stylekit.exporters.build import Format
 
-    report = build(run or style, formats=cast("list[Format] | None", formats), output=output, progress=console.progress())
+    report = build(
+        run or style, formats=cast("list[Format] | None", formats), output=output, faces=faces, progress=console.progress()
+    )
     lines = [
         f"{kind}: at most {parity.max_levels:.3g} of 255 levels from the trained network"
         for kind, parity in report.parity.items()
     ]
-    return Outcome(report, "\n".join([*lines, f"{report.path}"]))
+    if report.modelscope is None or report.modelscope.path != report.path:
+        lines.append(f"{report.path}")
+    if report.modelscope:
+        lines.append(f"{report.modelscope}")
+    return Outcome(report, "\n".join(lines))
 
 
 def stylize(
     inputs: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.")],
     *,
     style: Style = None,
+    engine: Annotated[
+        Literal["stylekit", "modelscope"], typer.Option("--engine", help="modelscope: upstream's own pipeline, to compare with.")
+    ] = "stylekit",
     output: Output = None,
     mode: Annotated[Literal["full", "face"], typer.Option("--mode", help="The whole picture, or each face's crop.")] = "full",
     size: Annotated[
@@ -67,14 +83,19 @@ def stylize(
     device: Device = None,
 ) -> Outcome:
     """Stylize pictures."""
-    from stylekit.stylizer import stylize as draw
+    if engine == "modelscope":
+        from stylekit.modelscope.portrait import stylize as draw
 
+        if mode == "face" or size:
+            raise UsageError("Upstream's pipeline draws whole pictures at sizes of its own.", "Leave out --mode and --size.")
+    else:
+        from stylekit.stylizer import stylize
+
+        draw = partial(stylize, mode=mode, size=size)
     report = draw(
         inputs,
         style=style,
         output=output,
-        mode=mode,
-        size=size,
         file_format=file_format,
         quality=quality,
         device=device or "auto",

@@ -24,6 +24,7 @@ from stylekit.cli.options import (
     overrides,
 )
 from stylekit.config.load import UNSIGNED, load_recipe
+from stylekit.errors import UsageError
 from stylekit.paths import Workspace, slug
 
 
@@ -33,8 +34,14 @@ def train(
     cartoons: Annotated[Path | None, typer.Option("--cartoons", metavar="DIR", help="Your own pictures of the style.")] = None,
     photos: Annotated[str | None, typer.Option("--photos", metavar="DIR", help="Photographs, or asset:NAME.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="How the style is learned.")] = None,
+    engine: Annotated[
+        Literal["torch", "modelscope"] | None, typer.Option("--engine", help="Whose trainer: ours, or upstream's own.")
+    ] = None,
     preset: Annotated[Literal["default", "upstream"] | None, typer.Option("--preset", help="Whose mathematics.")] = None,
-    init: Annotated[str | None, typer.Option("--init", metavar="RUN", help="A run or checkpoint to start from.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", metavar="FROM", help="A run, bundle, .pb, model folder or modelscope:NAME to start from."),
+    ] = None,
     max_steps: MaxSteps = None,
     batch_size: BatchSize = None,
     mixed_precision: MixedPrecision = None,
@@ -45,12 +52,15 @@ def train(
     sets: Sets = None,
 ) -> Outcome:
     """Train the style: the current one, or straight from two folders of pictures."""
+    if engine == "modelscope" and preset == "default":
+        raise UsageError("Upstream's own trainer knows no preset but its own.", "Leave out --preset, or use --engine torch.")
     flags = {
         "seed": seed,
         "generate.engine": "folder" if cartoons else None,
         "generate.model": str(cartoons) if cartoons else None,
         "photos.source": photos,
         "train.method": method,
+        "train.engine": engine,
         "train.preset": preset,
         "train.init": init,
         "train.max_steps": max_steps,
@@ -72,8 +82,8 @@ def train(
             changes = [*UNSIGNED, *changes]
         recipe = choose_recipe(name, changes, workspace)
 
-    from stylekit.engine.train import train as train_style
     from stylekit.pipeline import prepare
+    from stylekit.pipeline import train as train_style
 
     prepare(recipe, workspace=workspace, progress=console.progress())
     keep_recipe(recipe, workspace)

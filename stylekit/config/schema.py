@@ -188,10 +188,10 @@ class TrainRecipe(_Section):
         if data.get("preset") != "upstream":
             return data
         try:
-            said = cls.model_validate(data | {"engine": "torch", "preset": "default"}).model_dump()
+            said = cls.model_validate(data | {"engine": "torch", "preset": "default"})
         except ValidationError:
             return data  # what is wrong is found again, and named, in the fields themselves
-        return data | {key: _instead_of(cls().model_dump()[key], said[key], fixed) for key, fixed in _UPSTREAM.items()}
+        return data | _instead_of(cls().model_dump(), said.model_dump(), _UPSTREAM)
 
     @model_validator(mode="after")
     def _upstream_is_fixed(self) -> TrainRecipe:
@@ -267,7 +267,7 @@ class EvalRecipe(_Section):
 class ExportRecipe(_Section):
     """What is written for use elsewhere."""
 
-    formats: tuple[Literal["onnx", "safetensors", "torchscript"], ...] = ("onnx", "safetensors")
+    formats: tuple[Literal["onnx", "safetensors", "torchscript", "modelscope"], ...] = ("onnx", "safetensors")
 
 
 class PublishRecipe(_Section):

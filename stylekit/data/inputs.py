@@ -66,6 +66,8 @@ def list_inputs(source: Source, output: Path) -> list[Input]:
 
 
 def _from_asset(name: str) -> list[Input]:
+    if name not in CATALOGUE and name.startswith("ms:"):
+        raise DataError(f"{name} holds photographs and cartoons.", f"Run: stylekit data add {name}")
     folder = fetch(name)
     files = list_images(folder)
     asset = CATALOGUE[name]

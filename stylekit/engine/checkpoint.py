@@ -30,7 +30,7 @@ from stylekit.nn.ema import Ema
 from stylekit.paths import Workspace, atomic_folder, atomic_write_text, remove_partials, sha256_file
 
 WEIGHTS, STATE, META = "weights.safetensors", "state.pt", "meta.json"
-_AVERAGE = "generator_ema"
+AVERAGE = "generator_ema"
 
 
 class AssetUse(BaseModel):
@@ -103,7 +103,22 @@ def latest_checkpoint(run: Path) -> Path:
 
 
 def save_checkpoint(run: Path, method: Method, average: Ema, meta: Meta, keep: int) -> Path:
+    """Write a method's checkpoint, as `write_checkpoint_folder` does."""
+    weights = {f"{name}.{k}": v for name, net in method.networks.items() for k, v in unwrap(net).state_dict().items()}
+    weights |= {f"{AVERAGE}.{k}": v for k, v in average.network.state_dict().items()}
+    states = {name: optimizer.state_dict() for name, optimizer in method.optimizers.items()}
+    return write_checkpoint_folder(run, weights, states, meta, keep)
+
+
+def write_checkpoint_folder(run: Path, weights: Mapping[str, Tensor], states: Mapping[str, Any], meta: Meta, keep: int) -> Path:
     """Write one checkpoint and remove all but the newest `keep`.
+
+    Args:
+        run: The run folder.
+        weights: Every network, keys `<network>.<parameter>`, and `generator_ema.*`.
+        states: `state_dict` of every optimizer, by name.
+        meta: What it says of itself; the digests are made here.
+        keep: Checkpoints kept.
 
     Raises:
         StylekitError: If it cannot be written; older checkpoints stay as they are.
@@ -111,12 +126,10 @@ def save_checkpoint(run: Path, method: Method, average: Ema, meta: Meta, keep: i
     target = run / "checkpoints" / f"step-{meta.step:06d}"
     remove_partials(target.parent)
     with atomic_folder(target) as folder:
-        weights = {f"{name}.{k}": v for name, net in method.networks.items() for k, v in _unwrap(net).state_dict().items()}
-        weights |= {f"{_AVERAGE}.{k}": v for k, v in average.network.state_dict().items()}
         header = {"format": "pt", "step": str(meta.step), "recipe": meta.recipe.model_dump_json()}
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, folder / WEIGHTS, header)
-            torch.save({name: optimizer.state_dict() for name, optimizer in method.optimizers.items()}, folder / STATE)
+            torch.save(dict(states), folder / STATE)
         except (SafetensorError, RuntimeError) as error:
             raise OSError(f"the checkpoint could not be written ({error})") from error
         digests = {name: sha256_file(folder / name) for name in (WEIGHTS, STATE)}
@@ -155,15 +168,31 @@ def load_checkpoint(checkpoint: Path, method: Method, average: Ema) -> Meta:
     state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     try:
         for name, net in method.networks.items():
-            _unwrap(net).load_state_dict(_part(weights, name))
-        average.network.load_state_dict(_part(weights, _AVERAGE))
+            unwrap(net).load_state_dict(part_of(weights, name))
+        average.network.load_state_dict(part_of(weights, AVERAGE))
         for name, optimizer in method.optimizers.items():
-            optimizer.load_state_dict(state[name])
+            load_optimizer(optimizer, state[name])
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint} belongs to another network ({error}).", "Resume with the recipe it was trained by."
         ) from error
     return meta
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimizer's `state_dict`, every moment laid out in memory as its parameter.
+
+    A fused Adam walks through both side by side without looking at strides, so that moments of another layout would silently be
+    those of other weights.
+
+    Raises:
+        ValueError: If it belongs to other parameters.
+    """
+    optimizer.load_state_dict(dict(state))
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter).copy_(value)
 
 
 def load_generator(path: Path) -> LoadedGenerator:
@@ -176,17 +205,19 @@ def load_generator(path: Path) -> LoadedGenerator:
     meta = read_meta(checkpoint)
     module = build_generator(meta.recipe)
     try:
-        module.load_state_dict(_part(load_file(checkpoint / WEIGHTS), _AVERAGE))
+        module.load_state_dict(part_of(load_file(checkpoint / WEIGHTS), AVERAGE))
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint} does not fit its own recipe ({error}).") from error
     return LoadedGenerator(module.requires_grad_(False).eval(), meta.recipe, meta.step, meta.sha256[WEIGHTS], meta)
 
 
-def _part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def part_of(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return one network's tensors, by its own names."""
     return {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
 
 
-def _unwrap(net: nn.Module) -> nn.Module:
+def unwrap(net: nn.Module) -> nn.Module:
+    """Return the network itself where it is wrapped for several processes."""
     module = getattr(net, "module", net)
     assert isinstance(module, nn.Module)
     return module

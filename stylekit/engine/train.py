@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from stylekit.assets import resolve
+from stylekit.assets import Resolved, resolve
 from stylekit.config.load import dump_recipe, parse_recipe
 from stylekit.config.schema import Recipe
 from stylekit.data.datasets import PictureFile, PictureSet, list_pictures
@@ -22,20 +24,20 @@ from stylekit.engine.checkpoint import (
     Meta,
     latest_checkpoint,
     load_checkpoint,
-    load_generator,
     newest_run,
     read_meta,
 )
+from stylekit.engine.start import begin, read_start
 from stylekit.engine.trainer import BatchLoader, fit
-from stylekit.errors import CheckpointError, DataError, OtherRunError, TrainingError, UsageError
-from stylekit.methods.base import Method, create_method
+from stylekit.errors import CheckpointError, DataError, OtherRunError, UsageError
+from stylekit.methods.base import create_method
 from stylekit.nn.device import find_device
 from stylekit.nn.ema import Ema
 from stylekit.paths import Workspace, atomic_write_text, sha256_bytes
 from stylekit.progress import Progress, silent
 
-# What may change when a run goes on: how long, how often it is looked at, and where it runs; never what is learned.
-_FREE_ON_RESUME = {"max_steps", "log_every", "sample_every", "save_every", "keep_checkpoints", "report_to"}
+# What may change when a run goes on: how long, how often it is looked at, and what runs it; never what is learned.
+_FREE_ON_RESUME = {"engine", "max_steps", "log_every", "sample_every", "save_every", "keep_checkpoints", "report_to"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,55 @@ class TrainReport:
     content_network: str
 
 
-def resolve_recipe(recipe: Recipe) -> Recipe:
+@dataclass(frozen=True)
+class TrainingPictures:
+    """What a style is trained with.
+
+    Attributes:
+        photos: Photographs.
+        cartoons: Cartoons.
+        shown: Photographs of the sample sheets: those held out, where there are any.
+    """
+
+    photos: list[PictureFile]
+    cartoons: list[PictureFile]
+    shown: list[PictureFile]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return for photos and cartoons a digest of names and sizes in order: what the sampler's indices mean."""
+        return {kind: _fingerprint(getattr(self, kind)) for kind in ("photos", "cartoons")}
+
+    def check(self, batch_size: int) -> None:
+        """Refuse sets that are smaller than a batch.
+
+        Raises:
+            DataError: If there are too few; the message counts them.
+        """
+        for kind in ("photos", "cartoons"):
+            if (count := len(getattr(self, kind))) < batch_size:
+                raise DataError(
+                    f"There are {count} {kind} to train with, fewer than the batch of {batch_size}.",
+                    f"Add pictures, or use --batch-size {count}.",
+                )
+
+
+def training_pictures(recipe: Recipe, workspace: Workspace) -> TrainingPictures:
+    """Return the pictures that a recipe trains with.
+
+    Raises:
+        DataError: If a data set is missing or has no usable picture.
+    """
+    photos = workspace.photo_set(recipe.photos.source)
+    used = list_pictures(photos, "train")
+    return TrainingPictures(used, list_pictures(workspace.style(recipe.style), "train"), _held_out(photos) or used)
+
+
+def resolve_recipe(recipe: Recipe, assets: Mapping[str, Resolved] | None = None) -> Recipe:
     """Replace every `auto` by what it stands for on this machine.
+
+    Args:
+        recipe: A recipe.
+        assets: Frozen networks, by role, that take the place of the catalogue's.
 
     Raises:
         AssetError: If nothing that could serve is to be had.
@@ -57,7 +106,7 @@ def resolve_recipe(recipe: Recipe) -> Recipe:
     train = recipe.train
     if train.content.network != "auto" or (train.preset == "default" and not train.loss.lambda_content):
         return recipe
-    content = train.content.model_copy(update={"network": resolve("content").name})
+    content = train.content.model_copy(update={"network": ((assets or {}).get("content") or resolve("content")).name})
     return recipe.model_copy(update={"train": train.model_copy(update={"content": content})})
 
 
@@ -84,8 +133,11 @@ def train(
     resume: bool = False,
     device: str | None = None,
     progress: Progress = silent,
+    pictures: TrainingPictures | None = None,
+    assets: Mapping[str, Resolved] | None = None,
+    saved: Callable[[Path], None] | None = None,
 ) -> TrainReport:
-    """Train a style.
+    """Train a style with torch.
 
     Args:
         recipe: What to train and how; `auto` is resolved before the first step.
@@ -93,6 +145,9 @@ def train(
         resume: Go on with the style's newest run, from its newest checkpoint, as if it had not stopped.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes the best.
         progress: Shows rate and time left.
+        pictures: What to train with instead of the recipe's own data sets.
+        assets: Frozen networks, by role, that take the place of the catalogue's.
+        saved: Called with every checkpoint that was written.
 
     Raises:
         DataError: If a data set is missing or smaller than the batch.
@@ -103,48 +158,54 @@ def train(
     workspace = workspace or Workspace()
     accelerator = make_accelerator(device, recipe.train.mixed_precision)
     run = run_to_resume(recipe.style, workspace) if resume else None
-    recipe = _continued(recipe, run) if run else resolve_recipe(recipe)
-
-    files = {
-        "photos": list_pictures(workspace.photo_set(recipe.photos.source), "train"),
-        "cartoons": list_pictures(workspace.style(recipe.style), "train"),
-    }
-    for kind, found in files.items():
-        if len(found) < recipe.train.batch_size:
-            raise DataError(
-                f"There are {len(found)} {kind} to train with, fewer than the batch of {recipe.train.batch_size}.",
-                f"Add pictures, or use --batch-size {len(found)}.",
-            )
-    derive = superpixel_of_photo if recipe.train.superpixels == "photo" else None
-    photos = PictureSet(files["photos"], recipe.train.size, derive)
-    cartoons = PictureSet(files["cartoons"], recipe.train.size)
+    recipe = continued(recipe, run) if run else resolve_recipe(recipe, assets)
+    pictures = pictures or training_pictures(recipe, workspace)
+    pictures.check(recipe.train.batch_size)
+    start = read_start(recipe) if run is None else None
 
     method = create_method(recipe.train.method)
-    method.build(recipe, accelerator)
-    if recipe.train.init and run is None:
-        _start_from(Path(recipe.train.init), method)
+    method.build(recipe, accelerator, assets)
+    if start is not None:
+        begin(method, start)
     average = Ema(accelerator.unwrap_model(method.generator), recipe.train.ema_half_life_images)
-    meta = Meta(
-        step=0,
-        images_seen=0,
-        recipe=recipe,
-        assets={role: AssetUse(name=a.name, sha256=a.sha256, source=a.source) for role, a in method.assets.items()},
-        data={kind: _fingerprint(found) for kind, found in files.items()},
-    )
+    meta = first_meta(recipe, method.assets, pictures)
     if run is not None:
-        meta = _resumed(run, method, average, meta)
-    shown = PictureSet(_held_out(workspace.photo_set(recipe.photos.source)) or files["photos"], recipe.train.size)
+        checkpoint = latest_checkpoint(run)
+        check_unchanged(run, read_meta(checkpoint), meta)
+        meta = load_checkpoint(checkpoint, method, average).model_copy(update={"recipe": recipe})
+    derive = superpixel_of_photo if recipe.train.superpixels == "photo" else None
+    photos, cartoons = PictureSet(pictures.photos, recipe.train.size, derive), PictureSet(pictures.cartoons, recipe.train.size)
+    shown = PictureSet(pictures.shown, recipe.train.size)
     loader = BatchLoader(photos, cartoons, recipe, accelerator)
+    try:
+        with run_folder(recipe, workspace, _environment(accelerator), run) as folder:
+            meta = fit(method, average, loader, accelerator, run=folder, start=meta, shown=shown, progress=progress, saved=saved)
+    finally:
+        loader.close()
+    return TrainReport(folder, meta.step, meta.train_s, recipe.train.content.network)
+
+
+@contextmanager
+def run_folder(recipe: Recipe, workspace: Workspace, environment: Mapping[str, str], run: Path | None = None) -> Iterator[Path]:
+    """Give a run's folder, `run` or a new one, with `recipe.yaml` and `env.json` written; one that comes to nothing is removed.
+
+    Raises:
+        StylekitError: If it cannot be written.
+    """
     run = run or workspace.new_run_folder(recipe.style, recipe.train.method)
     try:
         atomic_write_text(run / "recipe.yaml", dump_recipe(recipe))
-        atomic_write_text(run / "env.json", json.dumps(_environment(accelerator), indent=1) + "\n")
-        meta = fit(method, average, loader, accelerator, run=run, start=meta, shown=shown, progress=progress)
+        atomic_write_text(run / "env.json", json.dumps(environment, indent=1) + "\n")
+        yield run
     finally:
-        loader.close()
         if not any((run / made).exists() for made in ("stats.jsonl", "samples", "checkpoints")):
-            shutil.rmtree(run, ignore_errors=True)  # it failed before it came to anything
-    return TrainReport(run, meta.step, meta.train_s, recipe.train.content.network)
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def first_meta(recipe: Recipe, assets: Mapping[str, Resolved], pictures: TrainingPictures) -> Meta:
+    """Return what a checkpoint of this training says before its first step."""
+    used = {role: AssetUse(name=a.name, sha256=a.sha256, source=a.source) for role, a in assets.items()}
+    return Meta(step=0, images_seen=0, recipe=recipe, assets=used, data=pictures.fingerprints())
 
 
 def run_to_resume(style: str, workspace: Workspace) -> Path:
@@ -159,8 +220,12 @@ def run_to_resume(style: str, workspace: Workspace) -> Path:
     return run
 
 
-def _continued(recipe: Recipe, run: Path) -> Recipe:
-    """Return the run's own recipe with what may change taken from `recipe`; refuse any other difference."""
+def continued(recipe: Recipe, run: Path) -> Recipe:
+    """Return a run's own recipe with what may change taken from `recipe`.
+
+    Raises:
+        OtherRunError: If anything else differs.
+    """
     before = parse_recipe((run / "recipe.yaml").read_text("utf-8"), source=str(run / "recipe.yaml"))
     free = {key: getattr(recipe.train, key) for key in _FREE_ON_RESUME}
     after = before.model_copy(update={"train": before.train.model_copy(update=free)})
@@ -184,37 +249,28 @@ def _differences(a: object, b: object, key: str = "") -> list[str]:
     return [] if a == b else [key]
 
 
-def _resumed(run: Path, method: Method, average: Ema, expected: Meta) -> Meta:
-    checkpoint = latest_checkpoint(run)
-    before = read_meta(checkpoint)
-    for role, now in expected.assets.items():
+def check_unchanged(run: Path, before: Meta, now: Meta) -> None:
+    """See that a run goes on with the frozen networks and the pictures it had before.
+
+    Raises:
+        OtherRunError: If it would not.
+    """
+    for role, asset in now.assets.items():
         then = before.assets.get(role)
-        if then is None or then.sha256 != now.sha256:
+        if then is None or then.sha256 != asset.sha256:
             raise OtherRunError(
-                f"{run} was trained with another {role} network ({then.name if then else 'none'}, now {now.name}).",
+                f"{run} was trained with another {role} network ({then.name if then else 'none'}, now {asset.name}).",
                 "Make the same file available (stylekit assets ls), or start a new run.",
             )
-    for kind, digest in expected.data.items():
+    for kind, digest in now.data.items():
         if before.data.get(kind) != digest:
             raise OtherRunError(
                 f"The {kind} are not the ones {run} was trained with.",
                 f"Bring them back, or start a new run from it: stylekit train --set train.init={run}",
             )
-    meta = load_checkpoint(checkpoint, method, average)
-    return meta.model_copy(update={"recipe": expected.recipe})
-
-
-def _start_from(source: Path, method: Method) -> None:
-    """Take the averaged generator of a run or checkpoint as the first weights."""
-    loaded = load_generator(source)
-    try:
-        getattr(method.generator, "module", method.generator).load_state_dict(loaded.module.state_dict())
-    except RuntimeError as error:
-        raise TrainingError(f"{source} holds a network of another size.", "Use the same train.network as that run.") from error
 
 
 def _fingerprint(files: list[PictureFile]) -> str:
-    """Digest of names and sizes in order: what the sampler's indices mean."""
     return sha256_bytes("\n".join(f"{f.path.name} {f.path.stat().st_size}" for f in files).encode())
 
 
@@ -230,7 +286,13 @@ def _environment(accelerator: Accelerator) -> dict[str, str]:
     if accelerator.device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(accelerator.device)
     found["precision"] = accelerator.mixed_precision
-    for package in ("stylekit", "torch", "accelerate", "numpy", "scikit-image", "safetensors"):
+    return found | versions("stylekit", "torch", "accelerate", "numpy", "scikit-image", "safetensors")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of installed packages by name, for `env.json`."""
+    found = {}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,8 +88,8 @@ class BatchLoader:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """While inside, the first Ctrl-C only sets the event; a second one interrupts at once."""
+def stop_on_interrupt(then: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """While inside, the first Ctrl-C only sets the event and calls `then`; a second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -99,6 +99,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        then()
 
     previous = signal.signal(signal.SIGINT, note)
     try:
@@ -117,6 +118,7 @@ def fit(
     start: Meta,
     shown: PictureSet,
     progress: Progress,
+    saved: Callable[[Path], None] | None = None,
 ) -> Meta:
     """Train from `start` to the recipe's last step.
 
@@ -129,6 +131,7 @@ def fit(
         start: Where training stands.
         shown: Photographs of the sample sheets.
         progress: Shows rate and time left.
+        saved: Called with every checkpoint that was written.
 
     Returns:
         Where training stands afterwards.
@@ -143,7 +146,7 @@ def fit(
     meta = start
     spent_before, began = start.train_s, time.perf_counter()
 
-    with _stop_on_interrupt() as stop, progress("Training", total=train.max_steps) as bar:
+    with stop_on_interrupt() as stop, progress("Training", total=train.max_steps) as bar:
         bar.advance(start.step)
         for step in range(start.step, train.max_steps):
             generator = generator_for(recipe.seed, "method", loader.index(step))
@@ -154,7 +157,8 @@ def fit(
             average.update(method.generator, images, meta.images_seen)
             log.add(step, result.losses)
             last = done == train.max_steps or stop.is_set()
-            save = last or done % train.save_every == 0
+            first = done == 1 and train.preset == "upstream"  # whose first checkpoint is model-0
+            save = first or last or done % train.save_every == 0
             if accelerator.is_main_process:
                 if save or done % train.log_every == 0:
                     log.write(meta.step, meta.images_seen)
@@ -164,7 +168,9 @@ def fit(
                     write_sample_sheet(run / "samples" / f"step-{done:06d}.jpg", average.network, shown)
                 if save:
                     meta = meta.model_copy(update={"train_s": spent_before + time.perf_counter() - began})
-                    save_checkpoint(run, method, average, meta, train.keep_checkpoints)
+                    checkpoint = save_checkpoint(run, method, average, meta, train.keep_checkpoints)
+                    if saved is not None:
+                        saved(checkpoint)
             bar.advance()
             if stop.is_set() and done < train.max_steps:
                 log.close()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -24,13 +24,24 @@ from stylekit.errors import CheckpointError, UsageError
 from stylekit.exporters.onnx_graph import to_onnx
 from stylekit.exporters.preview import preview
 from stylekit.exporters.torchscript import to_torchscript
-from stylekit.exporters.verify import MAX_LEVELS, Parity, enforce, measure, run_module, run_onnx, run_torchscript
+from stylekit.exporters.verify import (
+    MAX_LEVELS,
+    Parity,
+    enforce,
+    measure,
+    run_frozen,
+    run_module,
+    run_onnx,
+    run_torchscript,
+)
 from stylekit.metrics.report import read_report
+from stylekit.modelscope.graph.folder import ModelFolder, is_current, read_face_graphs, refuse_other, write_model_folder
+from stylekit.modelscope.graph.frozen import frozen_graph
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
 
-Format = Literal["onnx", "safetensors", "torchscript"]
-BUNDLE_FOLDER = "bundle"
+Format = Literal["safetensors", "onnx", "torchscript", "modelscope"]
+BUNDLE_FOLDER, MODELSCOPE_FOLDER = "bundle", "modelscope"
 _FILES: dict[Format, str] = {"safetensors": "face.safetensors", "onnx": "face.onnx", "torchscript": "face.torchscript.pt"}
 _SHOWN = 8
 _PROTOCOL_OMITS = {"identity_centre"}  # the mean embedding of the people trained on is theirs, and nobody needs it to compare
@@ -41,16 +52,18 @@ class ExportReport:
     """What `export` made.
 
     Attributes:
-        path: The bundle.
-        style: Its `style.json`.
+        path: The bundle; the model folder where that alone was asked for.
+        style: The bundle's `style.json`.
         parity: For each format, how far it is from the trained network; empty where the bundle was up to date already.
-        precision: How weights are stored: `float16`, or `float32` where rounding showed in the pictures.
+        precision: How the bundle's weights are stored: `float16`, or `float32` where rounding showed in the pictures.
+        modelscope: The folder for ModelScope's pipeline, where one was asked for, and what it lacks.
     """
 
     path: Path
     style: Style
     parity: dict[Format, Parity]
     precision: Literal["float16", "float32"]
+    modelscope: ModelFolder | None = None
 
 
 def export(
@@ -58,44 +71,57 @@ def export(
     *,
     formats: Sequence[Format] | None = None,
     output: Path | None = None,
+    faces: Path | None = None,
     workspace: Workspace | None = None,
     progress: Progress = silent,
 ) -> ExportReport:
-    """Write a style bundle from a trained run.
+    """Write a style bundle from a trained run, a model folder for ModelScope, or both.
 
     Args:
         source: A run, a checkpoint folder or the name of a style (its newest run); None takes the current style.
-        formats: Beside safetensors, which every bundle holds; by default what the recipe says.
-        output: A folder, or a zip file; `bundle/` in the run by default.
+        formats: Beside safetensors, which every bundle holds; by default what the recipe says. `modelscope` alone writes no
+            bundle.
+        output: A folder, or a zip file; `bundle/` in the run by default. A model folder goes beside it, or takes its place.
+        faces: For `modelscope`: one of its own model folders, whose `detector.pb` and `keypoints.pb` are copied.
         workspace: The project; the current folder by default.
         progress: Shows what is under way.
 
     Raises:
         UsageError: If no style is named and none is current, or `output` holds other things.
+        MissingPartError: If `modelscope` is asked for and its file format's package is not installed.
         CheckpointError: If there is no trained run, or it is damaged.
         ExportError: If a network differs from the trained one by more than one 8-bit level; nothing is written then.
     """
     workspace = workspace or Workspace()
     run, loaded = _load(source, workspace)
-    wanted = _with_safetensors(formats or loaded.recipe.export.formats)
+    wanted = _known(formats or loaded.recipe.export.formats)
+    bundle, folder = _places(run, output, wanted, alone=tuple(formats or ()) == ("modelscope",))
+    if folder:
+        refuse_other(folder)
+    if faces:
+        if not folder:
+            raise UsageError("--faces is for a ModelScope folder, and none is asked for.", "Add --format modelscope.")
+        read_face_graphs(faces)
     style = _describe(run, loaded, wanted, workspace)
-    files: dict[str, bytes] = {}
+    made: dict[Format, bytes] = {}
     parity: dict[Format, Parity] = {}
     with progress("Exporting", total=len(wanted) + 2) as bar:
         shipped, precision = _rounded(loaded)
         half = precision == "float16"
         bar.advance()
         for kind in wanted:
-            data = _convert(kind, shipped, half, style)
-            files[_FILES[kind]] = data
-            parity[kind] = enforce(kind, _compare(kind, data, loaded, style))
+            made[kind] = _convert(kind, loaded, shipped, half, style)
+            parity[kind] = enforce(kind, _compare(kind, made[kind], loaded, style))
             bar.advance(1, format=kind, levels=parity[kind].max_levels)
-        cartoons = workspace.style(loaded.recipe.style)
-        files[PREVIEW_FILE] = preview(Bundle(run, style, files), _cartoon_files(cartoons))
-        target = output or run / BUNDLE_FOLDER
-        style = write_bundle(target, style, files | documents(style))
+        files = {_FILES[kind]: made[kind] for kind in wanted if kind in _FILES}
+        files[PREVIEW_FILE] = preview(Bundle(run, style, files), _cartoon_files(workspace.style(loaded.recipe.style)))
+        if bundle:
+            style = write_bundle(bundle, style, files | documents(style))
+        written = write_model_folder(folder, style, made["modelscope"], files[PREVIEW_FILE], faces=faces) if folder else None
         bar.advance()
-    return ExportReport(target, style, parity, precision)
+    target = bundle or folder
+    assert target is not None
+    return ExportReport(target, style, parity, precision, written)
 
 
 def up_to_date(source: str | Path | None = None, *, workspace: Workspace | None = None, progress: Progress = silent) -> Bundle:
@@ -106,15 +132,27 @@ def up_to_date(source: str | Path | None = None, *, workspace: Workspace | None 
     """
     workspace = workspace or Workspace()
     run, loaded = _load(source, workspace)
-    path = run / BUNDLE_FOLDER
-    wanted = _with_safetensors(loaded.recipe.export.formats)
+    path, folder = _places(run, None, wanted := _known(loaded.recipe.export.formats))
+    assert path is not None
     if (path / STYLE_FILE).is_file():
         bundle = read_bundle(path)
         there: tuple[Format, ...] = tuple(kind for kind, name in _FILES.items() if name in bundle.files)
         described = _describe(run, loaded, there, workspace)
-        if set(wanted) <= set(there) and bundle.style.model_copy(update={"files": {}}) == described:
+        if set(wanted) <= {*there, "modelscope"} and bundle.style.model_copy(update={"files": {}}) == described:
+            if folder and not is_current(folder, described):
+                export(source, formats=("modelscope",), workspace=workspace, progress=progress)
             return bundle
-    return read_bundle(export(source, output=path, workspace=workspace, progress=progress).path)
+    return read_bundle(export(source, workspace=workspace, progress=progress).path)
+
+
+def _places(run: Path, output: Path | None, wanted: Sequence[Format], *, alone: bool = False) -> tuple[Path | None, Path | None]:
+    """Return where the bundle goes and where the model folder does, None for what is not wanted."""
+    if alone:
+        return None, output or run / MODELSCOPE_FOLDER
+    if "modelscope" not in wanted:
+        return output or run / BUNDLE_FOLDER, None
+    beside = output.with_name(f"{output.name.removesuffix('.zip')}-{MODELSCOPE_FOLDER}") if output else run / MODELSCOPE_FOLDER
+    return output or run / BUNDLE_FOLDER, beside
 
 
 def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, LoadedGenerator]:
@@ -133,10 +171,12 @@ def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, Loaded
     return checkpoint.parent.parent if checkpoint == folder else folder, load_generator(checkpoint)
 
 
-def _with_safetensors(formats: Sequence[Format]) -> tuple[Format, ...]:
-    if unknown := [kind for kind in formats if kind not in _FILES]:
-        raise UsageError(f"There is no format {unknown[0]!r}.", f"Formats: {', '.join(_FILES)}.")
-    return tuple(kind for kind in _FILES if kind == "safetensors" or kind in formats)
+def _known(formats: Sequence[Format]) -> tuple[Format, ...]:
+    """Return the formats in the order in which they are made, safetensors always among them."""
+    every: tuple[Format, ...] = get_args(Format)
+    if unknown := [kind for kind in formats if kind not in every]:
+        raise UsageError(f"There is no format {unknown[0]!r}.", f"Formats: {', '.join(every)}.")
+    return tuple(kind for kind in every if kind == "safetensors" or kind in formats)
 
 
 def _rounded(loaded: LoadedGenerator) -> tuple[nn.Module, Literal["float16", "float32"]]:
@@ -147,7 +187,9 @@ def _rounded(loaded: LoadedGenerator) -> tuple[nn.Module, Literal["float16", "fl
     return loaded.module, "float32"
 
 
-def _convert(kind: Format, module: nn.Module, half: bool, style: Style) -> bytes:
+def _convert(kind: Format, loaded: LoadedGenerator, module: nn.Module, half: bool, style: Style) -> bytes:
+    if kind == "modelscope":
+        return frozen_graph(loaded.module)  # upstream has no half precision
     if kind == "onnx":
         return to_onnx(module, half=half)
     if kind == "torchscript":
@@ -169,7 +211,7 @@ def _compare(kind: Format, data: bytes, loaded: LoadedGenerator, style: Style) -
         network = style.networks.face
         run = run_module(unpack_generator(Bundle(Path(style.name), style, {network.weights: data}), network))
     else:
-        run = run_onnx(data) if kind == "onnx" else run_torchscript(data)
+        run = {"onnx": run_onnx, "torchscript": run_torchscript, "modelscope": run_frozen}[kind](data)
     return measure(loaded.module, run, loaded.recipe.train.size)
 
 

@@ -16,6 +16,8 @@ from torch import nn
 from stylekit.assets import fetch
 from stylekit.errors import ExportError
 from stylekit.images import read_rgb, resize, to_tensor
+from stylekit.modelscope.graph.execute import execute
+from stylekit.modelscope.graph.frozen import parse_graph
 
 MAX_LEVELS = 1.0
 
@@ -101,3 +103,17 @@ def run_torchscript(data: bytes) -> Run:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return run_module(torch.jit.load(BytesIO(data), map_location="cpu"))  # type: ignore[no-untyped-call]
+
+
+def run_frozen(data: bytes) -> Run:
+    """Return a function that runs a frozen TensorFlow graph, picture by picture.
+
+    It draws whole levels, cut down; the middle of what is cut to a level stands for it.
+    """
+    graph = parse_graph(data, "The frozen graph")
+
+    def run(photo: Floats) -> Floats:
+        pictures = [execute(graph, ((picture[::-1] + 1) * 127.5).transpose(1, 2, 0)) for picture in photo]
+        return ((np.stack(pictures)[..., ::-1].transpose(0, 3, 1, 2) + np.float32(0.5)) / 127.5 - 1).astype(np.float32)
+
+    return run

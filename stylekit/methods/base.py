@@ -66,8 +66,13 @@ class Method(Protocol):
     optimizers: Mapping[str, torch.optim.Optimizer]
     assets: Mapping[str, Resolved]
 
-    def build(self, recipe: Recipe, accelerator: Accelerator) -> None:
+    def build(self, recipe: Recipe, accelerator: Accelerator, assets: Mapping[str, Resolved] | None = None) -> None:
         """Make networks and optimizers on the accelerator's device.
+
+        Args:
+            recipe: What to make.
+            accelerator: Where.
+            assets: Frozen networks, by role, that take the place of the catalogue's.
 
         Raises:
             AssetError: If a frozen network is missing.

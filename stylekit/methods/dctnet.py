@@ -8,7 +8,8 @@ and adds what the recipe names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,6 +34,7 @@ from stylekit.nn.unet import Generator, guided_filter
 from stylekit.nn.vgg import Vgg
 
 ADAM_BETAS = (0.5, 0.99)
+ADAM_EPS = 1e-8
 SURFACE_RADIUS, SURFACE_EPS = 5, 0.2
 _WEIGHT_OF = {
     "g_gray": "lambda_texture",
@@ -70,6 +72,22 @@ def upstream_content(features: Features, layer: str, photo: Tensor, fake: Tensor
     return distance / of_fake[0].numel()
 
 
+def match_tensorflow(adam: torch.optim.Optimizer) -> None:
+    """Set an Adam's epsilon so that its next step is TensorFlow's, whose epsilon stands outside the bias correction.
+
+    TensorFlow divides by sqrt(v) + eps, the correction being in the rate; torch divides by sqrt(v) / sqrt(1 - beta2^t) + eps.
+    """
+    for group in adam.param_groups:
+        done = int(adam.state.get(group["params"][0], {}).get("step", 0))
+        group["eps"] = ADAM_EPS / math.sqrt(1 - ADAM_BETAS[1] ** (done + 1))
+
+
+def judge(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """A patch discriminator's loss on both halves in one pass, so after one power iteration, as upstream reads u once a run."""
+    of_real, of_fake = discriminator(torch.cat((real, fake))).chunk(2)
+    return losses.lsgan_discriminator(of_real, of_fake)
+
+
 def upstream_tv(fake: Tensor) -> Tensor:
     """ModelScope's total variation: the plain mean divided by 3*h*w of the picture."""
     return losses.total_variation(fake) / fake[0].numel()
@@ -78,7 +96,7 @@ def upstream_tv(fake: Tensor) -> Tensor:
 class DctNet:
     """The method named `dctnet`."""
 
-    def build(self, recipe: Recipe, accelerator: Accelerator) -> None:
+    def build(self, recipe: Recipe, accelerator: Accelerator, assets: Mapping[str, Resolved] | None = None) -> None:
         """Make the generator, the discriminators the recipe gives weight to, and the frozen networks."""
         train = recipe.train
         self.train = train
@@ -86,12 +104,13 @@ class DctNet:
         self.upstream = train.preset == "upstream"
         self.weights = train.loss
         self.assets: dict[str, Resolved] = {}
+        self._given = assets or {}
         self._slic = ThreadPoolExecutor(2) if train.superpixels == "stylized" else None
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(recipe.seed, "init", 0).initial_seed())
             generator = Generator(train.network.width, train.network.blocks)
-            if train.warm_start == "identity":
+            if train.warm_start == "identity" and not train.init:
                 generator.start_as_identity()
             trained: dict[str, nn.Module] = {"generator": generator}
             if self.weights.lambda_texture:
@@ -127,11 +146,11 @@ class DctNet:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, networks in trained_by.items():
             if parameters := [p for net in networks for p in net.parameters()]:
-                adam = torch.optim.Adam(parameters, lr=train.learning_rate, betas=ADAM_BETAS, eps=1e-8, fused=True)
+                adam = torch.optim.Adam(parameters, lr=train.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
                 self.optimizers[name] = accelerator.prepare(adam)
 
     def _load(self, kind: type[N] | tuple[type[N], ...], role: str, name: str) -> N:
-        self.assets[role] = resolve(role, prefer=name)
+        self.assets[role] = self._given.get(role) or resolve(role, prefer=name)
         network = load_pretrained(self.assets[role]).to(self.accelerator.device)
         assert isinstance(network, kind)
         return network
@@ -219,12 +238,10 @@ class DctNet:
         weights = self.weights
         if weights.lambda_texture:
             gray, net = losses.draw_gray_weights(generator, fake), self.networks["disc_gray"]
-            found["d_gray"] = losses.lsgan_discriminator(
-                net(losses.colour_shift(real, gray)), net(losses.colour_shift(fake, gray))
-            )
+            found["d_gray"] = judge(net, losses.colour_shift(real, gray), losses.colour_shift(fake, gray))
         if weights.lambda_surface:
             net = self.networks["disc_blur"]
-            found["d_blur"] = losses.lsgan_discriminator(net(surface(real)), net(surface(fake)))
+            found["d_blur"] = judge(net, surface(real), surface(fake))
         if weights.lambda_projected:
             net = self.networks["disc_projected"]
             with torch.no_grad():
@@ -241,4 +258,6 @@ class DctNet:
             self.accelerator.clip_grad_norm_(
                 [p for group in optimizer.param_groups for p in group["params"]], self.train.gradient_clip
             )
+        if self.upstream:
+            match_tensorflow(optimizer)
         optimizer.step()

@@ -6,6 +6,8 @@ the contract.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -19,7 +21,7 @@ from stylekit.methods.base import Batch, StepContext, StepResult, build_generato
 class Template:
     """The method named `template`."""
 
-    def build(self, recipe: Recipe, accelerator: Accelerator) -> None:
+    def build(self, recipe: Recipe, accelerator: Accelerator, assets: Mapping[str, Resolved] | None = None) -> None:
         """Make the networks from seeded weights, hand them and their optimizers to the accelerator."""
         self.accelerator = accelerator
         with torch.random.fork_rng(devices=[]):

@@ -59,6 +59,9 @@ class Vgg(nn.Module):
         Args:
             picture: [N, 3, H, W] RGB in [-1, 1].
             layers: Names such as `conv4_4`.
+
+        Raises:
+            AssetError: If the weight file ended before one of them.
         """
         found: dict[str, Tensor] = {}
         x = (picture.flip(1) + 1) * 127.5 - self.mean
@@ -70,9 +73,10 @@ class Vgg(nn.Module):
             if name in layers:
                 found[name] = x
                 if len(found) == len(layers):
-                    break
+                    return found
             x = F.relu(x)
-        return found
+        missing = ", ".join(sorted(set(layers) - found.keys()))
+        raise AssetError(f"The VGG weights end before {missing}.", "Use the full VGG weight file.")
 
     def pooled(self, picture: Tensor) -> Tensor:
         """Return [N, C] globally averaged features after the last convolution's ReLU, of pictures [N, 3, H, W] in [-1, 1].
@@ -128,6 +132,8 @@ def _fill(network: Vgg, arrays: dict[str, tuple[NDArray[np.float32], NDArray[np.
         if name not in arrays:
             raise AssetError(f"{path} has no layer {name}.", "Use the full VGG weight file.")
         kernel, bias = arrays[name]
+        if kernel.ndim != conv.weight.ndim:
+            raise AssetError(f"{path}: layer {name} has shape {kernel.shape}.", "Use the full VGG weight file.")
         weight = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
         if weight.shape != conv.weight.shape or conv.bias is None or bias.shape != tuple(conv.bias.shape):
             raise AssetError(f"{path}: layer {name} has shape {kernel.shape}.", "Use the full VGG weight file.")
@@ -136,14 +142,18 @@ def _fill(network: Vgg, arrays: dict[str, tuple[NDArray[np.float32], NDArray[np.
     return network.requires_grad_(False).eval()
 
 
-def load_vgg19_caffe(path: Path, last: str = "conv5_4") -> Vgg:
+def load_vgg19_caffe(path: Path, last: str | None = None) -> Vgg:
     """Read upstream's `vgg19.npy` into a frozen VGG-19.
+
+    Args:
+        path: The file.
+        last: Name of the last convolution that is needed; by default the file's last, at least conv4_4, which upstream uses.
 
     Raises:
         AssetError: If the file is not that, or holds anything beside plain arrays.
     """
     arrays = {k: (v[0], v[1]) for k, v in read_array_dict(path).items() if len(v) == 2}
-    return _fill(Vgg(19, VGG19_MEAN_BGR, last), arrays, path)
+    return _fill(Vgg(19, VGG19_MEAN_BGR, last or ("conv5_4" if "conv5_4" in arrays else "conv4_4")), arrays, path)
 
 
 def load_vgg16_hed(path: Path, last: str = "conv5_3") -> Vgg:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from stylekit.bundle import Bundle
 from stylekit.errors import ImageError, StylekitError, UsageError
-from stylekit.images import list_images, read_rgb, write_image
+from stylekit.images import Rgb, list_images, read_rgb, write_image
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
 from stylekit.stylizer.stylizer import Stylizer
 
 Mode = Literal["face", "full"]
 Format = Literal["png", "jpg", "webp"]
+Draw = Callable[[Path], tuple[list[Rgb], int]]
 
 
 @dataclass(frozen=True)
@@ -90,29 +91,61 @@ def stylize(
         ExportError: If there is no such style, or it is damaged.
     """
     workspace = workspace or Workspace()
-    output = output or workspace.root / "stylized"
+    pairs = pair_files(inputs, output or workspace.root / "stylized", file_format)
+    stylizer = Stylizer(style, size=size if mode == "full" else None, device=device, workspace=workspace)
+
+    def draw(file: Path) -> tuple[list[Rgb], int]:
+        photo = read_rgb(file)
+        if mode == "full":
+            picture, faces = stylizer.picture(photo)
+            return [picture], faces
+        crops = [face.crop for face in stylizer.faces(photo, size)]
+        if not crops:
+            raise ImageError(f"{file} shows no face.", "Use --mode full to stylize the whole picture.")
+        return crops, len(crops)
+
+    return stylize_files(pairs, draw, style=stylizer.name, quality=quality, progress=progress)
+
+
+def pair_files(inputs: Sequence[Path], output: Path, file_format: Format) -> list[tuple[Path, Path]]:
+    """Return each picture with the file that its result goes to.
+
+    Args:
+        inputs: Picture files and folders of them.
+        output: A folder, or a file name when there is one input file.
+        file_format: Format of the files in an output folder.
+
+    Raises:
+        UsageError: If there is nothing to do, or an output would replace an input.
+    """
     to_file = bool(output.suffix) and not output.is_dir() and len(inputs) == 1 and not Path(inputs[0]).is_dir()
     files = list(_expand(inputs, None if to_file else output))
     if not files:
         raise UsageError("There are no pictures to stylize.", "Name picture files or folders of them.")
     targets = [output] if to_file else [output / f"{name}.{file_format}" for name in _names(files)]
     _protect(files, targets)
-    stylizer = Stylizer(style, size=size if mode == "full" else None, device=device, workspace=workspace)
+    return list(zip(files, targets, strict=True))
+
+
+def stylize_files(
+    pairs: Sequence[tuple[Path, Path]], draw: Draw, *, style: str, quality: int = 92, progress: Progress = silent
+) -> StylizeReport:
+    """Draw pictures one after the other and write the results; one that cannot be drawn is reported, and the rest goes on.
+
+    Args:
+        pairs: From `pair_files`.
+        draw: Returns the results of one picture, and how many faces were found in it.
+        style: Name of the style.
+        quality: 1 to 100, for `jpg` and `webp`.
+        progress: Shows rate and time left.
+    """
     done: list[StylizedFile] = []
     failed: dict[Path, str] = {}
-    taken = set(targets)
-    with progress("Stylizing", total=len(files)) as bar:
-        for file, target in zip(files, targets, strict=True):
+    taken = {target for _, target in pairs}
+    with progress("Stylizing", total=len(pairs)) as bar:
+        for file, target in pairs:
             try:
-                photo = read_rgb(file)
-                if mode == "full":
-                    picture, faces = stylizer.picture(photo)
-                    results = [picture]
-                else:
-                    results = [face.crop for face in stylizer.faces(photo, size)]
-                    faces = len(results)
-                    if not results:
-                        raise ImageError(f"{file} shows no face.", "Use --mode full to stylize the whole picture.")
+                results, faces = draw(file)
                 outputs = (target, *_further(target, len(results) - 1, taken))
                 for path, result in zip(outputs, results, strict=True):
                     write_image(path, result, quality=quality)
@@ -120,7 +153,7 @@ def stylize(
             except StylekitError as error:
                 failed[file] = str(error)
             bar.advance()
-    return StylizeReport(stylizer.name, tuple(done), failed)
+    return StylizeReport(style, tuple(done), failed)
 
 
 def _expand(inputs: Iterable[Path], output: Path | None) -> Iterator[Path]:

@@ -12,9 +12,9 @@ from stylekit.assets import catalogue
 from stylekit.images import list_images
 
 
-def test_every_asset_has_a_role_and_every_role_an_offline_candidate() -> None:
+def test_every_asset_has_a_role_and_every_role_stylekit_needs_an_offline_candidate() -> None:
     assert {name for names in assets.ROLES.values() for name in names} == set(assets.CATALOGUE)
-    for role in assets.ROLES:
+    for role in assets.ROLES.keys() - {"modelscope-style", "dataset"}:
         assert any(asset.packaged for asset in catalogue.candidates(role)), role
 
 
@@ -39,3 +39,11 @@ def test_the_starter_photos_are_82_pictures(asset_home: Path) -> None:
     pictures = list_images(assets.fetch("starter-photos"))
     assert len(pictures) == 82
     assert {picture.parent.name for picture in pictures} == {"female", "male", "soft-ui"}
+
+
+def test_the_table_of_published_styles_is_the_catalogue() -> None:
+    page = (Path(assets.__file__).parents[2] / "docs/assets.md").read_text("utf-8")
+    rows = re.findall(r"^\| (modelscope-\S+) \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
+    styles = catalogue.candidates("modelscope-style")
+    assert [f"ms:{model}@{revision}" for _, model, revision in rows] == [str(style.sources[0]) for style in styles]
+    assert [name for name, _, _ in rows] == [style.name for style in styles]

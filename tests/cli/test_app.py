@@ -22,7 +22,21 @@ from stylekit.errors import DataError, Interrupted
 from stylekit.images import write_image
 from stylekit.paths import Workspace
 
-VERBS = ["doctor", "init", "gen-data", "align", "train", "run", "eval", "export", "stylize", "publish", "recipe", "assets"]
+VERBS = [
+    "doctor",
+    "init",
+    "gen-data",
+    "align",
+    "train",
+    "run",
+    "eval",
+    "export",
+    "stylize",
+    "publish",
+    "recipe",
+    "assets",
+    "data",
+]
 
 
 @pytest.fixture(autouse=True)

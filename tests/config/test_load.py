@@ -182,6 +182,50 @@ def test_a_wrong_override_is_explained(override: str, message: str, hint: str) -
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("way", ["train.preset=upstream", "train.engine=modelscope"])
+@pytest.mark.parametrize("text", [dump_recipe(Recipe(style="toon")), "style: toon", "style: toon\ntrain: {warm_start: identity}"])
+def test_upstream_takes_the_place_of_the_defaults_that_a_written_recipe_spells_out(way: str, text: str) -> None:
+    train = parse_recipe(text, [way]).train
+    assert (train.preset, train.warm_start, train.ema_half_life_images, train.superpixels) == ("upstream", "none", 0, "stylized")
+    assert (train.augment.flip, train.augment.scale, train.augment.rotate_deg) == (False, (1, 1), 0)
+    weights = {key: value for key, value in train.loss.model_dump().items() if value}
+    assert weights == {"lambda_surface": 0.1, "lambda_texture": 0.1, "lambda_content": 200, "lambda_tv": 1e4}
+    recipe = parse_recipe(text, [way])
+    assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.preset=upstream", "train.superpixels=photo"], "train: preset upstream fixes superpixels."),
+        (["train.preset=upstream", "train.gradient_clip=1"], "train: preset upstream fixes gradient_clip."),
+        (
+            ["train.loss.lambda_tv=3", "train.network.width=16", "train.engine=modelscope"],
+            "train: preset upstream fixes network.width, loss.lambda_tv.",
+        ),
+        (["train.engine=modelscope", "train.mixed_precision=bf16"], "engine modelscope knows no mixed_precision bf16."),
+        (["train.engine=modelscope", "train.method=template"], "engine modelscope knows no method template."),
+        (["train.engine=modelscope", "train.content.network=vgg16-hed"], "engine modelscope knows no content.network vgg16-hed."),
+        (
+            ["train.engine=modelscope", "train.content={network: vgg19-caffe, layers: [conv3_4]}"],
+            "engine modelscope knows no content.layers ['conv3_4'].",
+        ),
+        (["train.preset=upstream", "train.size=20"], "train.size is 20, but must be a whole number from 32"),
+    ],
+)
+def test_what_upstream_does_otherwise_is_refused_when_it_was_set_by_hand(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(dump_recipe(Recipe(style="toon")), overrides)
+    assert message in caught.value.message
+
+
+def test_upstreams_trainer_takes_its_own_content_network() -> None:
+    content = {"network": "vgg19-caffe", "layers": ["conv4_4"]}
+    train = TrainRecipe.model_validate({"engine": "modelscope", "content": content})
+    assert (train.preset, train.content.network) == ("upstream", "vgg19-caffe")
+    assert TrainRecipe(preset="upstream") == TrainRecipe.model_validate({"preset": "upstream"})
+
+
 def test_a_mistyped_key_in_a_file_names_file_path_and_what_was_meant(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("style: toon\ntrain:\n  max_step: 5\n  size: 20\n")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stylekit.config.load import load_recipe
+from stylekit.config.load import dump_recipe, load_recipe, parse_recipe
 from stylekit.engine.checkpoint import checkpoint_folders, load_generator, newest_run, read_meta
-from stylekit.engine.train import train
+from stylekit.engine.train import continued, train
 from stylekit.errors import CheckpointError, DataError, OtherRunError, StylekitError, TrainingError
 from stylekit.images import read_rgb
 from stylekit.methods.base import create_method
@@ -162,6 +162,23 @@ def test_resume_refuses_other_values_data_and_damage(workspace):
     damaged.write_bytes(damaged.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="missing or damaged"):
         train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
+
+
+def test_a_run_may_go_on_with_the_other_engine_but_not_the_other_preset(tmp_path):
+    before = parse_recipe("style: dots\ntrain: {preset: upstream, content: {network: vgg19-caffe}}")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(before))
+    after = continued(parse_recipe("style: dots\ntrain: {engine: modelscope, max_steps: 9}"), tmp_path).train
+    assert (after.engine, after.max_steps, after.content.network) == ("modelscope", 9, "vgg19-caffe")
+    with pytest.raises(OtherRunError, match=r"train\.preset"):
+        continued(parse_recipe("style: dots"), tmp_path)
+
+
+def test_preset_upstream_keeps_its_first_step_as_upstream_does(workspace):
+    changes = ("preset: upstream", "size: 32", "batch_size: 2", "max_steps: 3", "content: {network: efficientnet-lite0}")
+    kept = []
+    train(parse_recipe(f"style: dots\ntrain: {{{', '.join(changes)}}}"), workspace=workspace, device="cpu", saved=kept.append)
+    assert kept == checkpoint_folders(workspace.run_folders()[-1])
+    assert [p.name for p in kept] == ["step-000001", "step-000003"]
 
 
 def test_nothing_to_resume(workspace):

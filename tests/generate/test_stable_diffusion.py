@@ -23,6 +23,11 @@ from stylekit.paths import Workspace
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("tiny-stable-diffusion"))
+
+
+def write_model(folder: Path, **form: Any) -> Path:
+    """Write the model as `save_pretrained` does, in the form that its own options name."""
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     import torch
@@ -68,8 +73,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    folder = tmp_path_factory.mktemp("tiny-stable-diffusion")
-    pipeline.save_pretrained(folder)
+    pipeline.save_pretrained(folder, **form)
     return folder
 
 

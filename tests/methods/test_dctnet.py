@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -5,8 +6,9 @@ from accelerate import Accelerator
 from stylekit.config.load import parse_recipe
 from stylekit.config.schema import ContentRecipe
 from stylekit.data.sampler import generator_for
+from stylekit.engine.checkpoint import load_optimizer
 from stylekit.methods.base import Batch, StepContext, create_method
-from stylekit.methods.dctnet import content_layers
+from stylekit.methods.dctnet import content_layers, surface, upstream_content
 from stylekit.nn import losses
 
 SMALL = "style: x\ntrain: {network: {width: 8, blocks: 1}, size: 64, batch_size: 2, superpixels: 'off'}"
@@ -107,6 +109,73 @@ def test_upstream_adds_its_losses_with_its_weights(monkeypatch):
     assert seen["discriminators"].item() == pytest.approx((found["loss/d_gray"] + found["loss/d_blur"]).item(), rel=1e-6)
     fake = method.generator(batch().photo)
     assert found["loss/tv"].item() == pytest.approx((losses.total_variation(fake) / (3 * 64 * 64)).item(), rel=1e-5)
+
+
+UPSTREAM = "style: x\ntrain: {preset: upstream, size: 64, batch_size: 2, content: {network: efficientnet-lite0}}"
+
+
+def tensorflow_adam(weight, gradients, m, v, done):
+    """TensorFlow's ApplyAdam: the correction in the rate, epsilon beside the uncorrected root."""
+    for t, gradient in enumerate(gradients, done + 1):
+        m, v = 0.5 * m + 0.5 * gradient, 0.99 * v + 0.01 * gradient**2
+        weight = weight - 2e-4 * np.sqrt(1 - 0.99**t) / (1 - 0.5**t) * m / (np.sqrt(v) + 1e-8)
+    return weight
+
+
+@pytest.mark.parametrize("done", [0, 3, 2000])
+def test_upstreams_steps_are_those_of_tensorflows_adam_where_epsilon_counts(done):
+    method = build(text=UPSTREAM)
+    for optimizer in method.optimizers.values():
+        optimizer.param_groups[0]["lr"] = 2e-4
+    name = "generator"
+    weights = [p for group in method.optimizers[name].param_groups for p in group["params"]]
+    drawn = np.random.default_rng(0)
+    shapes = [tuple(p.shape) for p in weights]
+    gradients = [[drawn.normal(0, 1e-8, shape) for shape in shapes] for _ in range(4)]
+    m, v = ([drawn.uniform(0, size, shape) * bool(done) for shape in shapes] for size in (1e-9, 1e-16))
+    with torch.no_grad():
+        for p in weights:
+            p.zero_()
+    if done:
+        state = method.optimizers[name].state_dict()
+        slots = zip(m, v, strict=True)
+        state["state"] = {
+            i: {"step": torch.tensor(float(done)), "exp_avg": torch.tensor(a).float(), "exp_avg_sq": torch.tensor(b).float()}
+            for i, (a, b) in enumerate(slots)
+        }
+        load_optimizer(method.optimizers[name], state)
+    for at in gradients:
+        method._update(name, sum((p * torch.tensor(g).float()).sum() for p, g in zip(weights, at, strict=True)))
+    for index, p in enumerate(weights):
+        wanted = tensorflow_adam(np.zeros(shapes[index]), [at[index] for at in gradients], m[index], v[index], done)
+        assert np.allclose(p.detach().numpy(), wanted, rtol=2e-4, atol=1e-9), index
+
+
+def test_u_takes_one_step_for_the_generator_and_one_for_real_and_fake_together():
+    """As in upstream's two session runs, in each of which every layer's u is read once."""
+    method = build(text=UPSTREAM)
+    seen = []
+    method.networks["disc_blur"].register_forward_hook(lambda _, pictures, __: seen.append(pictures[0].detach()))
+    step(method)
+    before, (real, updated) = seen[0], seen[1].chunk(2)
+    assert len(seen) == 2
+    assert torch.equal(real, surface(batch().cartoon))
+    assert not torch.equal(before, updated)  # the updated generator draws otherwise
+
+
+def test_upstreams_content_gradient_flows_through_both_of_its_terms():
+    weight = torch.nn.Conv2d(3, 5, 3, padding=1).requires_grad_(False)
+    photo, superpixel, fake = (batch(i, 8).photo for i in range(3))
+    fake.requires_grad_()
+
+    def features(picture, layers):
+        return {layers[0]: weight(picture)}
+
+    loss = upstream_content(features, "x", photo, fake, superpixel)
+    (both,) = torch.autograd.grad(loss, fake)
+    signs = torch.sign(weight(fake) - weight(photo)) + torch.sign(weight(fake) - weight(superpixel))
+    one = torch.nn.functional.conv_transpose2d(signs, weight.weight, padding=1) / (signs.numel() * 5 * 8 * 8)
+    assert torch.allclose(both, one, rtol=1e-4, atol=1e-9)
 
 
 def test_upstream_gives_the_discriminators_a_fresh_forward_and_default_shares_it():

@@ -80,6 +80,23 @@ def test_missing_and_misshapen_layers_are_named(tmp_path):
         load_vgg19_caffe(save_as_upstream(tmp_path / "b.npy", layers), last="conv2_1")
 
 
+def test_a_file_that_ends_where_upstream_stops_reading_is_enough_for_upstreams_layer(tmp_path):
+    layers, inputs = {}, 3
+    for group, repeats in ((1, 2), (2, 2), (3, 4), (4, 4)):
+        for k in range(1, repeats + 1):
+            outputs = CHANNELS[group][1]
+            layers[f"conv{group}_{k}"] = [np.zeros((3, 3, inputs, outputs), np.float32), np.full(outputs, k, np.float32)]
+            inputs = outputs
+    network = load_vgg19_caffe(save_as_upstream(tmp_path / "vgg19.npy", layers))
+    picture = torch.zeros(1, 3, 16, 16)
+    assert network.features(picture, ("conv4_4",))["conv4_4"].unique().tolist() == [4]
+    with pytest.raises(AssetError, match="end before conv5_1, conv5_2"):
+        network.features(picture, ("conv4_4", "conv5_2", "conv5_1"))
+    del layers["conv4_4"]
+    with pytest.raises(AssetError, match="no layer conv4_4"):
+        load_vgg19_caffe(save_as_upstream(tmp_path / "short.npy", layers))
+
+
 def test_reads_the_hed_trunk(tmp_path):
     h5py = pytest.importorskip("h5py")
     kept = {}

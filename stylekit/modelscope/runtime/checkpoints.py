@@ -63,7 +63,7 @@ def write_checkpoint(arrays: Arrays, prefix: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         tensors = Path(folder) / "tensors.safetensors"
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, tensors)
+        save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, tensors)
         job = {"prefix": str(prefix.resolve()), "tensors": str(tensors)}
         with Child(f"{_HERE}:write", job, f"Writing {prefix}", error=CheckpointError) as child:
             child.result()
@@ -80,7 +80,7 @@ def read(job: Job, link: Link) -> None:
         names = sorted(name for name, kind in types.items() if kind == tf.float32)
         if sum(4 * math.prod(shapes[name]) for name in names) > MAX_BYTES:
             raise ValueError("it claims to hold more than it can")
-        save_file({name: np.ascontiguousarray(reader.get_tensor(name)) for name in names}, job["output"])
+        save_file({name: np.asarray(reader.get_tensor(name), order="C") for name in names}, job["output"])
     except (tf.errors.OpError, ValueError, IndexError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """The compatibility layer: what ModelScope's DCT-Net classes, written for TensorFlow 1 and Python 3.7, lack on today's Python.
 
 It is installed into a child process (`process.Child`, `stylekit modelscope run`) and never into the caller's own. Nothing is
-changed on disk; each mend waits for the module that needs it and is applied when that is imported.
+changed on disk; each mend waits until the module that needs it is imported.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ import builtins
 import importlib.machinery
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from importlib import import_module
 from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-Mend = Callable[[ModuleType], None]
+_DIFFUSERS = "modelscope.pipelines.multi_modal.diffusers_wrapped.stable_diffusion"
+
+Mend = Callable[[ModuleType], AbstractContextManager[None]]
 
 
-class _AfterImport(MetaPathFinder):
-    """Applies each mend right after its module was imported."""
+class _AroundImport(MetaPathFinder):
+    """Lets each mend surround the import of its module."""
 
     def __init__(self, mends: dict[str, Mend]) -> None:
         self._mends = mends
@@ -33,66 +39,44 @@ class _AfterImport(MetaPathFinder):
         for finder in sys.meta_path:
             spec = finder.find_spec(fullname, path, target) if finder is not self else None
             if spec is not None and spec.loader is not None:
-                spec.loader.exec_module = _then(spec.loader.exec_module, mend)  # type: ignore[method-assign]
+                spec.loader.exec_module = _within(mend, spec.loader.exec_module)  # type: ignore[method-assign, assignment]
                 return spec
         return None
 
 
-def _then(load: Mend, mend: Mend) -> Mend:
-    def load_and_mend(module: ModuleType) -> None:
-        load(module)
-        mend(module)
+def _within(mend: Mend, load: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    def load_mended(module: ModuleType) -> None:
+        with mend(module):
+            load(module)
 
-    return load_and_mend
-
-
-class _StandIn(MetaPathFinder):
-    """Answers for a package that upstream imports and never uses, where it is not installed: an empty module."""
-
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in self._names:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type]
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        return None
+    return load_mended
 
 
 def install() -> None:
     """Make this process able to import and run upstream's DCT-Net classes. To be called before they are imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-
-    def keep_devices(module: ModuleType) -> None:
-        """Undo what importing facelib does: it makes every GPU but the first invisible."""
-        if visible is None:
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
-
     sys.meta_path.insert(
         0,
-        _AfterImport(
+        _AroundImport(
             {
                 "tensorflow": _become_tensorflow_1,
-                "modelscope.models.cv.cartoon.facelib.config": keep_devices,
+                "modelscope.hub.check_model": _take_local_models_as_they_are,
+                "modelscope.models.cv.cartoon.facelib.config": _keep_devices,
+                "modelscope.models.cv.cartoon.loss": _start_a_process_per_core,
+                "modelscope.trainers.cv.cartoon_translation_trainer": _honour_patch_size,
+                "modelscope.exporters.cv.cartoon_translation_exporter": _export_without_trainer,
                 "modelscope.msdatasets.ms_dataset": _find_added_datasets,
+                "modelscope.utils.import_utils": _ask_for_no_torchvision,
+                f"{_DIFFUSERS}.stable_diffusion_pipeline": _load_stable_diffusion_as_asked,
             }
         ),
     )
-    sys.meta_path.append(_StandIn(frozenset(("torchvision", "torchvision.transforms"))))
 
 
-def _become_tensorflow_1(tensorflow: ModuleType) -> None:
+@contextmanager
+def _become_tensorflow_1(tensorflow: ModuleType) -> Iterator[None]:
     """Let `import tensorflow` give TensorFlow 1's names and graphs, with `tensorflow.contrib.slim` beside them."""
+    yield
     import tf_slim
 
     tf1: ModuleType = tensorflow.compat.v1
@@ -106,11 +90,110 @@ def _become_tensorflow_1(tensorflow: ModuleType) -> None:
     builtins._tf_version = tensorflow.__version__  # type: ignore[attr-defined]  # trainer and exporter name it without importing it
 
 
-def _find_added_datasets(module: ModuleType) -> None:
+@contextmanager
+def _take_local_models_as_they_are(module: ModuleType) -> Iterator[None]:
+    """Do not ask the hub whether it has a newer version of a local folder: upstream would only log it, and waits for the hub."""
+    yield
+    module.check_local_model_is_latest = lambda *_, **__: None  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _keep_devices(module: ModuleType) -> Iterator[None]:
+    """Undo what importing facelib does: it makes every GPU but the first invisible."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield
+    if visible is None:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
+@contextmanager
+def _start_a_process_per_core(module: ModuleType) -> Iterator[None]:
+    """Let superpixels be made by as many processes as there are cores; upstream starts one for every picture of the batch."""
+    yield
+    parallel, cores = module.Parallel, import_module("joblib").cpu_count()
+    module.Parallel = lambda n_jobs: parallel(n_jobs=min(n_jobs, cores))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _honour_patch_size(module: ModuleType) -> Iterator[None]:
+    """Let the trainer load pictures of its `patch_size`; its loader has 256 px built in, whatever the configuration says."""
+    yield
+    trainer: Any = module.CartoonTranslationTrainer
+    train = trainer.train
+
+    @wraps(train)
+    def train_at_patch_size(self: Any, *args: Any, **options: Any) -> Any:
+        loader: Any = import_module("modelscope.models.cv.cartoon.utils")
+        loader.read_image.__defaults__ = (self.params["patch_size"],)
+        return train(self, *args, **options)
+
+    trainer.train = train_at_patch_size
+
+
+@contextmanager
+def _export_without_trainer(module: ModuleType) -> Iterator[None]:
+    """Let the exporter work without a trainer's graph, whose variables it takes as given: it gets a graph that has them."""
+    yield
+    exporter: Any = module.CartoonTranslationExporter
+    export = exporter.export_frozen_graph_def
+
+    @wraps(export)
+    def export_from_own_graph(self: Any, *args: Any, **options: Any) -> Any:
+        tf: Any = import_module("tensorflow")
+        with tf.Graph().as_default():
+            module.CartoonModel("")(tf.placeholder(tf.float32, (None, None, None, 3)))
+            return export(self, *args, **options)
+
+    exporter.export_frozen_graph_def = export_from_own_graph
+
+
+@contextmanager
+def _ask_for_no_torchvision(module: ModuleType) -> Iterator[None]:
+    """Let upstream not refuse a module that names torchvision among its imports; what really needs it fails by itself."""
+    yield
+    module.REQUIREMENTS_MAAPING["torchvision"] = (lambda: True, "")
+
+
+@contextmanager
+def _load_stable_diffusion_as_asked(module: ModuleType) -> Iterator[None]:
+    """Let Stable Diffusion be loaded without torchvision, in the given precision, from whichever weight files there are.
+
+    Its module imports torchvision and never uses it. It asks for `torch_type` where published scripts say `torch_dtype`; a CPU,
+    which is far slower in float16, stays with float32. It insists on `.bin` files, which transformers no longer writes.
+    """
+    stand_ins = {}
+    if find_spec("torchvision") is None:
+        _ = import_module("diffusers").DiffusionPipeline  # before the stand-in is there, which it would take for torchvision
+        stand_ins = {name: ModuleType(name) for name in ("torchvision", "torchvision.transforms")}
+    sys.modules |= stand_ins
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+    pipeline: Any = module.StableDiffusionPipeline
+    start = pipeline.__init__
+
+    @wraps(start)
+    def start_as_asked(self: Any, *args: Any, **options: Any) -> None:
+        torch: Any = import_module("torch")
+        asked = options.pop("torch_dtype", None)
+        if asked is not None and (asked != torch.float16 or torch.cuda.is_available()):
+            options["torch_type"] = asked
+        start(self, *args, **{"use_safetensors": None, **options})
+
+    pipeline.__init__ = start_as_asked
+
+
+@contextmanager
+def _find_added_datasets(module: ModuleType) -> Iterator[None]:
     """Let `MsDataset.load` find local folders, and data sets that `stylekit data add` brought, as it finds the hub's own.
 
     Whoever loads such a data set reads `config_kwargs["split_config"][split]`, which is the folder.
     """
+    yield
     from modelscope.msdatasets.dataset_cls import ExternalDataset
 
     from stylekit.assets import dataset_folder

@@ -10,15 +10,49 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import stylekit.errors
-from stylekit.errors import MissingPartError, StylekitError
+from stylekit.errors import MissingPartError, StylekitError, UsageError
 
 Event = dict[str, Any]
+PACKAGES = ("modelscope", "tensorflow", "tf_slim", "addict", "datasets", "easydict", "joblib", "simplejson", "sortedcontainers")
+"""What the extra `modelscope` installs, by import name."""
+
 _TAIL_BYTES = 4096
+
+
+def missing_packages() -> list[str]:
+    """Return those of `PACKAGES` that are not installed, without importing any."""
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def require_packages(purpose: str) -> None:
+    """Refuse before anything is started.
+
+    Args:
+        purpose: What needs them, as the beginning of a sentence.
+
+    Raises:
+        MissingPartError: If packages are not installed; the message names them all.
+    """
+    if missing := missing_packages():
+        raise MissingPartError(missing, "modelscope", purpose)
+
+
+def visible_devices(device: str) -> dict[str, str]:
+    """Return the environment in which TensorFlow sees one device: `auto`, `cpu`, `cuda` or `cuda:1`.
+
+    Raises:
+        UsageError: If TensorFlow cannot use such a device.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"Upstream's code cannot use the device {device}.", "Use --device cpu or cuda.")
+    return {} if kind == "auto" else {"CUDA_VISIBLE_DEVICES": "" if kind == "cpu" else number or "0"}
 
 
 class Child:
@@ -115,8 +149,9 @@ class Child:
 
     def result(self) -> Event:
         """Return what the task returned, after reading its remaining events."""
-        for _ in self.events():
-            pass
+        if self._result is None:
+            for _ in self.events():
+                pass
         assert self._result is not None
         return self._result
 

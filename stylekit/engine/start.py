@@ -1,0 +1,173 @@
+"""What training starts from (`train.init`): our own runs and bundles, ModelScope's graphs, folders, checkpoints and styles."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from stylekit.assets import modelscope_style
+from stylekit.bundle.style import STYLE_FILE, read_bundle
+from stylekit.bundle.weights import unpack_generator
+from stylekit.config.schema import NetworkRecipe, Recipe
+from stylekit.engine.checkpoint import META, load_generator, load_optimizer, unwrap
+from stylekit.errors import CheckpointError, MissingPartError, TrainingError
+from stylekit.methods.base import Method
+from stylekit.modelscope.graph.frozen import read_frozen
+from stylekit.modelscope.graph.weights import TrainingWeights, generator_from, training_weights_from
+from stylekit.modelscope.runtime.checkpoints import checkpoint_prefix, read_checkpoint
+from stylekit.nn.unet import Generator
+
+PUBLISHED = "modelscope:"
+HEAD_GRAPH, CHECKPOINTS = "cartoon_h.pb", "tf_ckpts"
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from.
+
+    Attributes:
+        source: Where they were found, for the log.
+        weights: The generator, and what else is there beside it.
+    """
+
+    source: str
+    weights: TrainingWeights
+
+
+def read_start(recipe: Recipe) -> Start | None:
+    """Read what the recipe's `train.init` names, as `find_start` does; None if it names nothing.
+
+    Raises:
+        TrainingError: If its network has another size than the recipe's.
+    """
+    if not recipe.train.init:
+        return None
+    start = find_start(recipe.train.init)
+    found, wanted = network_of(start.weights.generator), recipe.train.network
+    if found != wanted:
+        fit = f"--set train.network.width={found.width} --set train.network.blocks={found.blocks}"
+        raise TrainingError(
+            f"{start.source} holds a network of width {found.width} with {found.blocks} residual blocks, the recipe one of width "
+            f"{wanted.width} with {wanted.blocks}.",
+            f"Use {fit}{' --preset default' if recipe.train.preset == 'upstream' else ''}",
+        )
+    return start
+
+
+def find_start(source: str) -> Start:
+    """Read weights.
+
+    Args:
+        source: A run (its newest checkpoint's averaged generator) or one of its checkpoints; a style bundle, folder or zip; a
+            frozen graph `.pb`; a model folder of ModelScope (its newest `tf_ckpts/model-N`, else `cartoon_h.pb`); a TensorFlow
+            checkpoint, by its prefix or one of its files; or `modelscope:NAME`, one of the published styles.
+
+    Raises:
+        CheckpointError: If there is nothing of the kind, or it is damaged.
+        ExportError: If a style bundle is damaged.
+        UsageError: If there is no published style of that name.
+        AssetError: If it cannot be had.
+        MissingPartError: If reading it needs a package that is not installed.
+    """
+    if source.startswith(PUBLISHED):
+        return Start(source, _read_folder(modelscope_style(source).path).weights)
+    return _read(Path(source).expanduser())
+
+
+def network_of(generator: Generator) -> NetworkRecipe:
+    """Return a generator's size as a recipe says it."""
+    return NetworkRecipe(width=generator.unet.stem.out_channels, blocks=len(generator.unet.res))
+
+
+def begin(method: Method, start: Start) -> None:
+    """Put weights into a built method: all that is there and fits its networks. One line of the log says what was taken.
+
+    Adam's moments of the discriminators count only where both discriminators, and no others, are trained.
+    """
+    weights = start.weights
+    unwrap(method.generator).load_state_dict(weights.generator.state_dict())
+    taken, left = ["the generator"], list[str]()
+    discriminators = weights.discriminators or {}
+    for name, network in discriminators.items():
+        fits = name in method.networks and _shapes(method.networks[name]) == _shapes(network)
+        (taken if fits else left).append(name)
+        if fits:
+            unwrap(method.networks[name]).load_state_dict(network.state_dict())
+    trained = {name for name in method.networks if name.startswith("disc_")}
+    for name, state in (weights.optimizers or {}).items():
+        fits = name in method.optimizers and (name == "generator" or trained == set(discriminators) <= set(taken))
+        (taken if fits else left).append(f"Adam's moments of the {name}")
+        if fits:
+            own = method.optimizers[name]
+            load_optimizer(own, {**own.state_dict(), "state": state["state"]})
+    after = "" if weights.step is None else f", {weights.step} steps old"
+    without = f"; left out: {', '.join(left)}" if left else ""
+    _LOG.info("Starting from %s%s: %s%s.", start.source, after, ", ".join(taken), without)
+
+
+def _read(path: Path) -> Start:
+    if path.suffix == ".zip" or (path / STYLE_FILE).is_file():
+        bundle = read_bundle(path)
+        return Start(str(path), TrainingWeights(_generator(unpack_generator(bundle, bundle.style.networks.face))))
+    if (path / META).is_file() or (path / "checkpoints").is_dir():
+        loaded = load_generator(path)
+        return Start(str(path), TrainingWeights(_generator(loaded.module), step=loaded.step))
+    if prefix := checkpoint_prefix(path):
+        return _read_tensorflow(prefix)
+    if path.suffix == ".pb":
+        return Start(str(path), TrainingWeights(generator_from(read_frozen(path), str(path))))
+    if (path / HEAD_GRAPH).is_file() or (path / CHECKPOINTS).is_dir():
+        return _read_folder(path)
+    raise CheckpointError(
+        f"There is nothing to start from at {path}.",
+        "Name a run, a checkpoint, a style bundle, a .pb file, a model folder of ModelScope, or modelscope:NAME.",
+    )
+
+
+def _read_folder(folder: Path) -> Start:
+    """Read a model folder of ModelScope: the checkpoint that training goes on from, else the head's graph."""
+    graph, newest = folder / HEAD_GRAPH, _newest(folder / CHECKPOINTS)
+    if newest is None:
+        if not graph.is_file():
+            raise CheckpointError(
+                f"{folder} has neither {HEAD_GRAPH} nor {CHECKPOINTS}/model-N.index.", "Copy the whole model folder."
+            )
+        return _read(graph)
+    try:
+        return _read_tensorflow(newest)
+    except MissingPartError as missing:
+        if not graph.is_file():
+            raise
+        _LOG.warning("%s Until then %s alone is used. %s", missing.message, graph, missing.hint)
+        return _read(graph)
+
+
+def _newest(folder: Path) -> Path | None:
+    prefixes = [file.with_suffix("") for file in folder.glob("model-*.index")]
+    return max((p for p in prefixes if _number(p) is not None), key=lambda p: _number(p) or 0, default=None)
+
+
+def _read_tensorflow(prefix: Path) -> Start:
+    number = _number(prefix)  # counted from 0: what was saved after the first step is model-0
+    step = None if number is None else number + 1
+    return Start(str(prefix), training_weights_from(read_checkpoint(prefix), step=step, source=str(prefix)))
+
+
+def _number(prefix: Path) -> int | None:
+    found = re.search(r"-(\d+)$", prefix.name)
+    return int(found[1]) if found else None
+
+
+def _generator(module: nn.Module) -> Generator:
+    assert isinstance(module, Generator)
+    return module
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in unwrap(network).state_dict().items()}
