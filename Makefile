@@ -1,18 +1,20 @@
 # make demo    a style from nothing, on a laptop: pictures, training, evaluation, a style bundle (STEPS=60 makes it short)
 # make test    the tests                          make lint      ruff and mypy
 # make resolve shows that the packages resolve for Python 3.11, 3.12 and 3.13, without installing anything
+# make modelscope  the tests that run ModelScope's own code, with TensorFlow, which it installs first
 # make lock    writes constraints.txt anew from what is installed
 #
 # Each works alone on a fresh machine with Python 3.11, 3.12 or 3.13; the first makes .venv and installs into it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint resolve lock
+.PHONY: demo test lint resolve modelscope lock
 
 VERSIONS := 3.11 3.12 3.13
 PYTHON ?= $(shell for python in python3 $(VERSIONS:%=python%); do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 INSTALLED := .venv/installed
+UPSTREAM := .venv/modelscope
 comma := ,
 NODE := $(if $(shell node -e 'process.exit(+(parseInt(process.versions.node) < 18))' 2>/dev/null && command -v npm),,$(comma)node)
 DEMO_DIR ?= .
@@ -36,6 +38,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gen,tensorboard$(NODE)]'
 	touch $@
 
+modelscope: $(UPSTREAM)
+	$(BIN)/python -m pytest -m modelscope
+
+$(UPSTREAM): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[modelscope]'
+	touch $@
+
 resolve: $(INSTALLED)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	@for version in $(VERSIONS); do \
@@ -44,9 +53,9 @@ resolve: $(INSTALLED)
 		echo "Python $$version: $$(wc -l <<< "$$packages") packages resolve"; \
 	done
 
-lock: $(INSTALLED)
+lock: $(UPSTREAM)
 	{ echo "# The lock: every package of a tested environment, torch first. Written by: make lock"; \
 	  $(BIN)/python -m pip freeze --exclude-editable --exclude uv | sed -E '/^#/d; s/\+cpu$$//' | sort --key 1,1 --ignore-case \
 	  | awk '/^torch==/ { print; next } { rest = rest $$0 "\n" } END { printf "%s", rest }'; } > constraints.new
 	mv constraints.new constraints.txt
-	touch $(INSTALLED)
+	touch $(INSTALLED) $(UPSTREAM)

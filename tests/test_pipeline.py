@@ -148,8 +148,9 @@ def test_the_recipe_says_whose_trainer_runs(tmp_path, monkeypatch):
     assert len(asked) == 1
 
 
-def test_engine_modelscope_is_upstreams_preset_on_a_recipe_that_was_kept(tmp_path, monkeypatch, capsys):
-    """The recipe that the project keeps spells out every default of ours."""
+@pytest.mark.parametrize("recipe", ["archer-style", "demo"])
+def test_asked_for_on_the_command_line_upstreams_preset_outranks_any_recipe(recipe, tmp_path, monkeypatch, capsys):
+    """The recipe that the project keeps spells out every default of ours; the demo's has values of its own."""
     monkeypatch.chdir(tmp_path)
     asked = []
 
@@ -159,11 +160,15 @@ def test_engine_modelscope_is_upstreams_preset_on_a_recipe_that_was_kept(tmp_pat
 
     monkeypatch.setattr("stylekit.pipeline.prepare", lambda *_, **__: None)
     monkeypatch.setattr("stylekit.pipeline.train", train)
-    assert run_command(["init", "mine", "--recipe", "archer-style"]) == 0
+    assert run_command(["init", "mine", "--recipe", recipe]) == 0
     assert run_command(["train", "--engine", "modelscope", "--init", "modelscope:3d"]) == 0
     assert (asked[0].engine, asked[0].preset, asked[0].loss.lambda_tv, asked[0].init) == (
         "modelscope", "upstream", 1e4, "modelscope:3d"
     )  # fmt: skip
+    assert run_command(["train", "--preset", "upstream"]) == 0
+    assert (asked[1].engine, asked[1].network.width, asked[1].warm_start) == ("torch", 32, "none")
     capsys.readouterr()
+    assert run_command(["train", "--preset", "upstream", "--set", "train.network.width=16"]) == 2
+    assert "preset upstream fixes network.width" in capsys.readouterr().err
     assert run_command(["train", "--engine", "modelscope", "--preset", "default"]) == 2
     assert "no preset but its own" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from stylekit.cli.options import (
     keep_recipe,
     overrides,
 )
-from stylekit.config.load import UNSIGNED, load_recipe
+from stylekit.config.load import UNSIGNED, UPSTREAM_CHANGES, UPSTREAM_ENGINE_CHANGES, load_recipe
 from stylekit.errors import UsageError
 from stylekit.paths import Workspace, slug
 
@@ -80,6 +80,10 @@ def train(
     else:
         if cartoons and choose_recipe(name, (), workspace).generate.engine != "folder":
             changes = [*UNSIGNED, *changes]
+        if engine == "modelscope":
+            changes = [*UPSTREAM_ENGINE_CHANGES, *changes]
+        elif preset == "upstream":
+            changes = [*UPSTREAM_CHANGES, *changes]
         recipe = choose_recipe(name, changes, workspace)
 
     from stylekit.pipeline import prepare

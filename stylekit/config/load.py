@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Hashable, Iterable
@@ -14,12 +15,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from stylekit.config.explain import explain, unknown_key_hint
-from stylekit.config.schema import Recipe
+from stylekit.config.schema import UPSTREAM, Recipe
 from stylekit.errors import RecipeError, UsageError
 from stylekit.paths import Workspace, atomic_write_text, style_name
 
-# What a recipe says of its own pictures; with other pictures it begins without.
 UNSIGNED = ('description=""', "licence=null", "authors=[]")
+"""Changes that take away what a recipe says of its own pictures; with other pictures it begins without."""
+
+UPSTREAM_CHANGES = tuple(f"train.{key}={json.dumps(value)}" for key, value in UPSTREAM.items())
+"""Changes that make any recipe fit for preset `upstream`: asked for on a command line, the preset outranks the recipe."""
+
+UPSTREAM_ENGINE_CHANGES = (*UPSTREAM_CHANGES, "train.mixed_precision=no", "train.content={network: auto, layers: []}")
+"""The same for upstream's own trainer."""
 
 _HERE = Workspace()
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")

@@ -191,11 +191,11 @@ class TrainRecipe(_Section):
             said = cls.model_validate(data | {"engine": "torch", "preset": "default"})
         except ValidationError:
             return data  # what is wrong is found again, and named, in the fields themselves
-        return data | _instead_of(cls().model_dump(), said.model_dump(), _UPSTREAM)
+        return data | _instead_of(cls().model_dump(), said.model_dump(), UPSTREAM)
 
     @model_validator(mode="after")
     def _upstream_is_fixed(self) -> TrainRecipe:
-        if self.preset == "upstream" and (other := _differing(_UPSTREAM, self.model_dump(include=set(_UPSTREAM)))):
+        if self.preset == "upstream" and (other := _differing(UPSTREAM, self.model_dump(include=set(UPSTREAM)))):
             raise ValueError(
                 f"preset upstream fixes {', '.join(other)}", f"Leave train.{other[0]} out, or set train.preset to default."
             )
@@ -217,8 +217,7 @@ class TrainRecipe(_Section):
         return self
 
 
-# What ModelScope does where this schema could say otherwise (its cartoon_translation_trainer.py and model_tf.py).
-_UPSTREAM: dict[str, Any] = {
+UPSTREAM: dict[str, Any] = {
     "network": NetworkRecipe().model_dump(),
     "loss": LossRecipe(lambda_surface=0.1, lambda_texture=0.1, lambda_content=200, lambda_tv=1e4).model_dump(),
     "augment": AugmentRecipe(flip=False, scale=(1.0, 1.0), rotate_deg=0.0).model_dump(),
@@ -228,6 +227,8 @@ _UPSTREAM: dict[str, Any] = {
     "ema_half_life_images": 0.0,
     "gradient_clip": 0.0,
 }
+"""What ModelScope does where this schema could say otherwise (its cartoon_translation_trainer.py and model_tf.py)."""
+
 # What its own trainer can be told, beside that.
 _MODELSCOPE: tuple[tuple[Any, ...], ...] = (
     ("method", "dctnet"),

@@ -10,7 +10,16 @@ import pytest
 
 from stylekit import assets, doctor
 from stylekit.doctor import Check
+from stylekit.errors import StylekitError
 from tests.assets.conftest import FACE, Shelf
+
+
+@pytest.fixture(autouse=True)
+def _upstream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take it as given that upstream's code can be imported, which takes seconds to find out."""
+    if "modelscope" not in request.keywords:
+        monkeypatch.setattr(doctor, "missing_packages", list)
+        monkeypatch.setattr(doctor, "versions", lambda: {"tensorflow": "2.21"})
 
 
 def checks() -> dict[str, Check]:
@@ -63,3 +72,31 @@ def test_a_system_library_that_opencv_misses_is_named_with_the_packages_that_bri
     check = checks()["opencv"]
     assert (check.ok, check.required, check.detail) == (False, True, "libGL.so.1 missing")
     assert check.mend == "Run: apt install libgl1 libglib2.0-0"
+
+
+def test_upstreams_code_is_imported_and_what_it_lacks_is_named(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "modelscope engine"
+    assert (checks()[name].ok, checks()[name].detail) == (True, "tensorflow 2.21")
+
+    def fail() -> None:
+        raise StylekitError("Importing upstream's code failed: ImportError: no libcuda.", "The last it printed: x")
+
+    monkeypatch.setattr(doctor, "versions", fail)
+    broken = checks()[name]
+    assert (broken.ok, broken.required) == (False, False)
+    assert "no libcuda" in broken.detail
+    assert broken.mend == "Run: pip install --force-reinstall 'stylekit[modelscope]'"
+    monkeypatch.setattr(doctor, "missing_packages", lambda: ["tensorflow", "tf_slim"])
+    missing = checks()[name]
+    assert (missing.ok, missing.required, missing.detail) == (False, False, "missing: tensorflow, tf_slim")
+    assert missing.mend == "Run: pip install 'stylekit[modelscope]'"
+
+
+@pytest.mark.modelscope
+@pytest.mark.slow
+def test_upstreams_code_really_is_imported() -> None:
+    if missing := doctor.missing_packages():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    check = doctor._upstream()
+    assert check.ok, check
+    assert f"tensorflow {importlib.metadata.version('tensorflow')}" in check.detail

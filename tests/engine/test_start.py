@@ -109,6 +109,15 @@ def test_a_tensorflow_checkpoint_is_named_by_prefix_file_folder_or_its_newest(ch
     assert asked == ["model-7", "model-7", "model-7", "model-10"]
 
 
+def test_a_checkpoint_too_old_for_its_beta_powers_is_as_old_as_its_name_says(tmp_path, monkeypatch, arrays):
+    old = {name: np.zeros_like(value) if "_power" in name else value for name, value in arrays.items()}
+    monkeypatch.setattr(starting, "read_checkpoint", lambda _: old)
+    (tmp_path / "model-299999.index").touch()
+    weights = find_start(str(tmp_path / "model-299999")).weights
+    assert weights.step == 300_000
+    assert weights.optimizers["generator"]["state"][0]["step"] == 300_000
+
+
 def test_without_tensorflow_a_model_folder_falls_back_on_its_graph_and_says_so(checkpoint, monkeypatch, caplog):
     pytest.importorskip("tensorboard")
     folder, _ = checkpoint

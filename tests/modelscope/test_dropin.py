@@ -123,12 +123,13 @@ def test_stopped_training_goes_on_where_it_was(project, monkeypatch):
     def stopping(*arguments, **given):
         raise Interrupted("Stopped after step 2; everything is saved.", "stylekit train --resume")
 
-    trainer(project, max_steps=2).train()
+    run = trainer(project, max_steps=2).train().run
     monkeypatch.setattr(dropin, "train", stopping)
     with pytest.raises(Interrupted, match=r"Stopped after step 2.*trainer\.train\(resume=True\)"):
         trainer(project, max_steps=3).train()
     monkeypatch.setattr(dropin, "train", engine.train)
-    assert trainer(project, max_steps=3).train(resume=True).step == 3
+    report = trainer(project, max_steps=3).train(resume=True)
+    assert (report.run, report.step) == (run, 3)
     graphs = [(project / folder / "saved_models" / "model-2.pb").read_bytes() for folder in ("whole", "out")]
     assert graphs[0] == graphs[1]
 

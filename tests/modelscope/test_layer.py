@@ -52,40 +52,47 @@ def test_no_device_is_hidden(visible: str | None, monkeypatch: pytest.MonkeyPatc
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
 
 
-@pytest.mark.parametrize("installed", [False, True])
-def test_a_stand_in_is_gone_when_the_module_is_there(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Stand for the module of upstream's Stable Diffusion, with diffusers installed."""
     diffusers, module = ModuleType("diffusers"), ModuleType("upstream")
     diffusers.DiffusionPipeline = module.StableDiffusionPipeline = type("Pipeline", (), {})
     monkeypatch.setitem(sys.modules, "diffusers", diffusers)
+    return module
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_stand_in_is_there_where_needed_and_only_meanwhile(
+    upstream: ModuleType, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(layer, "find_spec", lambda name: object() if installed else None)
-    for failing in (False, True):
-        with pytest.raises(ImportError) if failing else contextmanager(lambda: iter([None]))():
-            with layer._load_stable_diffusion_as_asked(module):
-                assert ("torchvision.transforms" in sys.modules) == (not installed)
-                if failing:
-                    raise ImportError("broken")
-        assert "torchvision.transforms" not in sys.modules
+    with layer._load_stable_diffusion_as_asked(upstream):
+        assert ("torchvision.transforms" in sys.modules) == (not installed)
+    assert "torchvision.transforms" not in sys.modules
+
+
+def test_a_stand_in_goes_when_the_import_fails_too(upstream: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "find_spec", lambda name: None)
+    with pytest.raises(ImportError), layer._load_stable_diffusion_as_asked(upstream):
+        raise ImportError("broken")
+    assert "torchvision" not in sys.modules
 
 
 LOOK = """
+    import os
     import sys
-    import numpy as np
     import tensorflow as tf
     from tensorflow.contrib import slim
     import tensorflow.contrib.slim
     import tf_slim
-    from tensorflow.python.framework import ops
     from modelscope.msdatasets import MsDataset
     from modelscope.models.cv.cartoon import CartoonModel, FaceAna
 
     assert not tf.executing_eagerly() and slim is tf_slim is tf.contrib.slim
-    assert tf.placeholder is tf.compat.v1.placeholder if hasattr(tf, 'compat') else tf.placeholder
     with tf.Graph().as_default():
         assert type(tf.get_variable('a', [2])).__name__ == 'RefVariable'
-    for given, split in ((sys.argv[1], 'train'), (sys.argv[1], 'test')):
-        assert MsDataset.load(given, split=split).config_kwargs['split_config'] == {split: sys.argv[1]}
-    assert 'torchvision' not in sys.modules
-    import os
+    for split in ('train', 'test'):
+        assert MsDataset.load(sys.argv[1], split=split).config_kwargs['split_config'] == {split: sys.argv[1]}
     print('CUDA_VISIBLE_DEVICES' in os.environ)
 """
 

@@ -87,13 +87,13 @@ def test_failures_and_other_forms_are_pythons_own(tmp_path: Path, arguments: tup
 
 
 def test_interrupting_is_pythons_own(tmp_path: Path) -> None:
-    name = write(tmp_path, "import time\nprint('ready', flush=True)\ntime.sleep(60)")
+    name = write(tmp_path, "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)")
     for before in ((), ("-c", UNASKED + CALL)):
         running = subprocess.Popen(
             [sys.executable, *before, name], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
+        assert int(running.stdout.readline()) == running.pid
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=30)
         assert running.returncode == -signal.SIGINT
@@ -146,6 +146,11 @@ def test_options_after_the_script_are_the_scripts(tmp_path: Path, monkeypatch: p
     assert given == [theirs, theirs, ["-m", "package.train", "--json"]]
 
 
+@pytest.fixture
+def never_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script.os, "execve", lambda *_: pytest.fail("this process was replaced"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -153,11 +158,13 @@ def test_options_after_the_script_are_the_scripts(tmp_path: Path, monkeypatch: p
         (["--json", "script.py"], "Error: There is no option --json before the script.\n"),
     ],
 )
+@pytest.mark.usefixtures("never_started")
 def test_wrong_use_is_refused(arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line(["modelscope", "run", *arguments]) == 2
     assert capsys.readouterr().err.startswith(error)
 
 
+@pytest.mark.usefixtures("never_started")
 def test_missing_packages_are_named_before_the_script_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +221,23 @@ BUILD = """
 """
 
 
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serve `tmp_path` on this machine: the address, and what was asked for."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.modelscope
 @pytest.mark.slow
 def test_the_model_cards_script_trains_exports_and_draws(tmp_path: Path, model: Path, photo: Path, empty_home: Path) -> None:
@@ -234,13 +258,19 @@ def test_the_model_cards_script_trains_exports_and_draws(tmp_path: Path, model: 
 
 @pytest.mark.modelscope
 @pytest.mark.slow
-def test_other_ways_to_import_and_build_work(tmp_path: Path, model: Path) -> None:
+def test_other_ways_to_import_and_build_work_and_no_hub_is_asked(
+    tmp_path: Path, model: Path, served: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, asked = served
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub)
+    monkeypatch.setenv("MODELSCOPE_DOMAIN", hub.removeprefix("http://"))
     data = data_folder(tmp_path / "set", count=17)
     named = {"MODEL": model, "PHOTOS": data / "face_photo", "CARTOONS": data / "face_cartoon"}
     text = "".join(f"{name} = {str(path)!r}\n" for name, path in named.items()) + textwrap.dedent(BUILD)
     lines = stylekit("modelscope", "run", write(tmp_path, text), cwd=tmp_path).splitlines()
     assert lines[0].endswith(" 2 False")
     assert lines[-2:] == ["CartoonTranslationTrainer 17 (16, 64, 64, 3)", "64 108"]  # 36 with two slots each
+    assert asked == []
 
 
 DRAW = """
@@ -260,21 +290,14 @@ DRAW = """
 """
 
 
-@pytest.fixture
-def address(photo: Path) -> Iterator[str]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(photo.parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/{photo.name}"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.mark.modelscope
 @pytest.mark.slow
-def test_the_pipeline_takes_a_path_an_address_and_an_array(tmp_path: Path, model: Path, photo: Path, address: str) -> None:
+def test_the_pipeline_takes_a_path_an_address_and_an_array(
+    tmp_path: Path, model: Path, photo: Path, served: tuple[str, list[str]]
+) -> None:
     name = write(tmp_path, DRAW)
+    shutil.copy(photo, tmp_path / "me.png")
+    address = f"{served[0]}/me.png"
     done = python("-c", STYLEKIT, "modelscope", "run", name, str(model), str(photo), address, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "[True, True, True] (300, 400, 3)", done.stderr[-3000:]
     assert done.returncode == 1

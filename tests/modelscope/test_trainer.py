@@ -1,12 +1,15 @@
 """`stylekit train --engine modelscope`: what is refused, and upstream's own trainer at 32 px in a run of ours."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from stylekit.assets import add
 from stylekit.config.load import dump_recipe, parse_recipe
 from stylekit.data.datasets import PictureFile
 from stylekit.data.manifest import ManifestLine, write_manifest
-from stylekit.engine.checkpoint import checkpoint_folders, load_generator, read_meta
+from stylekit.engine.checkpoint import Meta, checkpoint_folders, load_generator, read_meta
 from stylekit.engine.exchange import native_state, tf_arrays
 from stylekit.engine.start import read_start
 from stylekit.engine.train import training_pictures
@@ -33,9 +36,9 @@ from stylekit.errors import (
     UsageError,
 )
 from stylekit.images import read_rgb, write_image
-from stylekit.modelscope import trainer
+from stylekit.modelscope import steps, trainer
 from stylekit.modelscope.graph.frozen import frozen_graph
-from stylekit.modelscope.runtime import process
+from stylekit.modelscope.runtime import layer, process
 from stylekit.modelscope.runtime.checkpoints import read_checkpoint
 from stylekit.nn.vgg import load_vgg19_caffe
 from stylekit.paths import Workspace
@@ -119,6 +122,8 @@ def test_every_missing_package_is_named_with_the_command_that_brings_them(worksp
 
 def test_a_missing_content_network_is_named_with_where_to_put_it(workspace, no_child, empty_home, monkeypatch):
     monkeypatch.setenv("STYLEKIT_OFFLINE", "1")
+    (empty_home.parent / "other.tflite").write_bytes(b"another network, which upstream does not know")
+    add("content", empty_home.parent / "other.tflite", name="efficientnet-lite0")
     refused(AssetError, workspace, match=r"vgg19.*stylekit assets add content FILE")
 
 
@@ -206,14 +211,15 @@ def test_what_tensorflow_would_see_otherwise_becomes_png(tmp_path):
     one.save(tmp_path / "d.png", exif=turned)
     one.convert("CMYK").save(tmp_path / "e.jpg")
     Image.fromarray(np.dstack((picture, picture[..., 0]))).save(tmp_path / "f.png")
+    one.save(tmp_path / "f2.png", transparency=tuple(picture[0, 0].tolist()))
     one.save(tmp_path / "g.JPEG", exif=upright)
     one.save(tmp_path / "h.PNG")
     one.convert("L").save(tmp_path / "i.jpg")
     files = sorted(tmp_path.iterdir())
     trainer._gather([PictureFile(file) for file in files], tmp_path / "gathered")
     found = sorted((tmp_path / "gathered").iterdir())
-    assert [file.name for file in found] == [f"{i:06d}{'.jpg' if i in (6, 8) else '.png'}" for i in range(9)]
-    assert [file.is_symlink() for file in found] == [False] * 6 + [True] * 3
+    assert [file.name for file in found] == [f"{i:06d}{'.jpg' if i in (7, 9) else '.png'}" for i in range(10)]
+    assert [file.is_symlink() for file in found] == [False] * 7 + [True] * 3
     for one, file in zip(found, files, strict=True):
         assert np.array_equal(read_rgb(one), read_rgb(file)), file
         with Image.open(one) as opened:
@@ -241,6 +247,52 @@ def test_a_start_gives_what_it_has_and_nothing_else(tmp_path):
     arrays = trainer._starting(start)
     assert len(arrays) == 36
     assert all(name.startswith("generator/") for name in arrays)
+
+
+def test_superpixels_take_no_more_processes_than_there_are_cores(monkeypatch):
+    joblib = pytest.importorskip("joblib")
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 3)
+    loss, asked = ModuleType("loss"), []
+
+    def parallel(n_jobs):
+        asked.append(n_jobs)
+
+    loss.Parallel = parallel
+    with layer._start_a_process_per_core(loss):
+        pass
+    loss.Parallel(n_jobs=16)
+    loss.Parallel(n_jobs=2)
+    assert asked == [3, 2]
+
+
+def test_steps_begin_where_the_run_stands_and_end_with_a_loss_that_is_not_finite(tmp_path):
+    value = SimpleNamespace(tag="g_loss", simple_value=0.5)
+    tf = SimpleNamespace(Summary=SimpleNamespace(FromString=lambda _: SimpleNamespace(value=[value])))
+    written, told = [], []
+    writer = SimpleNamespace(add_summary=lambda _, step: written.append(step))
+    fake = SimpleNamespace(params={"work_dir": str(tmp_path)}, train_writer=writer)
+    link = SimpleNamespace(stopping=threading.Event(), tell=lambda event, **fields: told.append((event, fields)))
+    start = Meta(
+        step=5,
+        images_seen=80,
+        recipe=recipe("train.max_steps=99", "train.save_every=50", "train.sample_every=50"),
+        assets={},
+        data={},
+    )
+    watch = steps._Watch(tf, fake, start, tmp_path, shown=None, link=link)
+    counted = watch.steps(range(99))
+    assert next(counted) == 5
+    writer.add_summary(b"", 5)
+    assert next(counted) == 6  # step 6 is neither saved nor drawn
+    assert told == [("step", {"step": 6, "losses": {"g": 0.5}, "saved": False})]
+    value.simple_value = math.nan
+    writer.add_summary(b"", 6)
+    with pytest.raises(TrainingError, match=r"loss/g became nan at step 6.*Start anew"):
+        next(counted)
+    assert written == [5, 6]
+    assert len(told) == 1
+    link.stopping.set()
+    assert list(steps._Watch(tf, fake, start, tmp_path, shown=None, link=link).steps(range(99))) == []
 
 
 # --- upstream's own trainer

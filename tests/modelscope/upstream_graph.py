@@ -5,7 +5,6 @@ Arrays travel in safetensors files; pictures are B, G, R and channels last, as u
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +61,18 @@ def train(job: Job, link: Link) -> Job:
     variables = {variable.op.name: variable for variable in tf.global_variables()}
     updates = [op for op in graph.get_operations() if op.type == "ApplyAdam"]
     gradients = {op.inputs[0].op.name: op.inputs[9] for op in updates}
-    terms = _terms(trainer)
+    terms, saved = _terms(trainer), None
     batches = load_file(job["batches"])
 
     found = {f"start/{name}": value for name, value in session.run(variables).items()}
-    losses, seconds = [], []
+    losses = []
     for step in range(job["steps"]):
         given = {name: batches[f"{name}/{step}"] for name in ("photo", "superpixel", "cartoon", "gray")}
-        feed: dict[Any, Any] = {trainer.input_photo: given["photo"]}
-        began = time.perf_counter()
-        found[f"output/{step}"] = session.run(trainer.output_cartoon, feed)
-        feed |= {trainer.input_superpixel: given["superpixel"], trainer.input_cartoon: given["cartoon"]}
+        feed = {
+            trainer.input_photo: given["photo"],
+            trainer.input_superpixel: given["superpixel"],
+            trainer.input_cartoon: given["cartoon"],
+        }
         of_step: dict[str, float] = {}
         for phase, (net, optimizer) in enumerate((("gene", trainer.g_optim), ("disc", trainer.d_optim))):
             draws = {f"{name}:0": given["gray"][phase, i : i + 1] for i, name in enumerate(GRAY_DRAWS)}
@@ -83,13 +83,11 @@ def train(job: Job, link: Link) -> Job:
             seen = session.run(fetched, feed | draws)
             of_step |= {name: float(value) for name, value in seen["terms"].items()}
             found |= {f"gradient/{step}/{name}": value for name, value in seen["gradients"].items()}
-        seconds.append(time.perf_counter() - began)
         losses.append(of_step)
         found |= {f"after/{step}/{name}": value for name, value in session.run(variables).items()}
         if step == job["save_after"]:
             saved = trainer.saver.save(session, f"{job['work_dir']}/saved_models/model", step, write_meta_graph=False)
-    end = {"losses": losses, "seconds": seconds, "saved": saved if job["save_after"] is not None else None}
-    return _save(found, job["output"]) | end
+    return _save(found, job["output"]) | {"losses": losses, "saved": saved}
 
 
 def data(job: Job, link: Link) -> Job:

@@ -33,9 +33,8 @@ def discriminators(width=8):
 
 
 def trained(width=8, steps=3, optimizers=("generator", "discriminators")):
-    """Return networks, laid out as the method has them, after real steps of Adam on made-up gradients."""
+    """Return networks after real steps of Adam on made-up gradients."""
     networks = {"generator": generator(width).requires_grad_(True), **discriminators(width)}
-    networks = {name: net.to(memory_format=torch.channels_last) for name, net in networks.items()}
     found = {}
     for name in optimizers:
         own = [networks["generator"]] if name == "generator" else [networks["disc_gray"], networks["disc_blur"]]
@@ -135,8 +134,7 @@ def test_training_weights_come_back_to_the_bit():
 def test_adam_goes_on_as_if_nothing_had_happened():
     before = trained()
     after = training_weights_from(training_arrays(before), learning_rate=1e-3)
-    generators = [weights.generator.to(memory_format=torch.channels_last) for weights in (before, after)]
-    parameters = [list(network.requires_grad_(True).parameters()) for network in generators]
+    parameters = [list(weights.generator.requires_grad_(True).parameters()) for weights in (before, after)]
     for own, weights in zip(parameters, (before, after), strict=True):
         adam = torch.optim.Adam(own, lr=0.5, fused=True)
         adam.load_state_dict(weights.optimizers["generator"])
