@@ -16,6 +16,7 @@ from stylekit.engine.evaluate import evaluate
 from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError, OtherRunError, TooFewError
 from stylekit.exporters import up_to_date
+from stylekit.exporters.build import BUNDLE_FOLDER, MODELSCOPE_FOLDER
 from stylekit.generate.api import gen_data
 from stylekit.hubs import publish
 from stylekit.images import list_images
@@ -175,9 +176,9 @@ def run(
     except TooFewError as too_little:  # a handful of selfies trains a style, though nobody is left to measure it on
         report.stages.append(Stage("eval", False, f"not measured: {too_little.message}"))
 
-    before = _described(trained.run / "bundle")
+    exported = _exported(trained.run)
     bundle = up_to_date(trained.run, workspace=workspace, progress=progress)
-    report.stages.append(Stage("export", _described(bundle.path) != before, str(bundle.path)))
+    report.stages.append(Stage("export", _exported(trained.run) != exported, str(bundle.path)))
     if recipe.licence is None:
         report.stages.append(Stage("publish", False, "skipped: no licence"))
     else:
@@ -187,6 +188,12 @@ def run(
         ).path
         report.stages.append(Stage("publish", _described(report.published) != before, str(report.published)))
     return report
+
+
+def _exported(run: Path) -> tuple[bytes, int]:
+    """Return what changes when the bundle or the model folder of a run is written anew."""
+    folder = run / MODELSCOPE_FOLDER
+    return _described(run / BUNDLE_FOLDER), folder.stat().st_ctime_ns if folder.is_dir() else 0
 
 
 def _described(bundle: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -250,7 +251,7 @@ def test_offline_a_missing_asset_is_named_with_its_mend(
     said = shell.refused(1, *arguments)
     assert said.startswith(f"Error: The asset {asset} is not cached.")
     assert "STYLEKIT_OFFLINE" in said
-    assert f"FILE --name {asset}" in said
+    assert re.search(rf"assets add \S+ (FILE|FOLDER) --name {asset}", said)
     written = {name for name in contents(shell.root) if not name.startswith("home/")} - before
     assert not [name for name in written if name.endswith((".png", ".jpg", "manifest.jsonl"))]
     assert not Path("work_dirs").exists()

@@ -566,6 +566,14 @@ def wait_for(condition, started):
         time.sleep(0.1)
 
 
+def group_lives(group):
+    try:
+        os.killpg(int(group), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.modelscope
 @pytest.mark.slow
 def test_ctrl_c_and_a_killed_parent_leave_a_run_to_go_on_with(equipped, tmp_path):
@@ -584,9 +592,11 @@ def test_ctrl_c_and_a_killed_parent_leave_a_run_to_go_on_with(equipped, tmp_path
     started = command(workspace, "--resume", "--max-steps", "100000")
     rows = (run / "stats.jsonl").read_text().count("\n")
     wait_for(lambda: (run / "stats.jsonl").read_text().count("\n") > rows, started)
+    groups = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
     started.kill()
     started.wait()
     wait_for(lambda: read_meta(checkpoint_folders(run)[-1]).step > stopped_at, None)
     after = read_meta(checkpoint_folders(run)[-1]).step
     assert near(weights(run, after), before, after - stopped_at)
     assert not list((run / "checkpoints").glob(".partial*"))
+    wait_for(lambda: not any(map(group_lives, groups)), None)  # the child, and joblib's workers with it

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from stylekit.errors import StylekitError
 from stylekit.modelscope.runtime import layer
@@ -48,7 +49,7 @@ class Link:
             sys.stdin.read()
         self.stopping.set()
         threading.Event().wait(_GRACE_S)
-        os._exit(1)
+        _leave()
 
 
 Task = Callable[[Job, Link], Job | None]
@@ -73,7 +74,17 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     link.tell(**end)
-    os._exit(0)  # TensorFlow's and joblib's own clearing up at exit takes seconds and serves nobody
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End at once, and with this process all that it has started: joblib's workers would outlive a parent that is gone.
+
+    TensorFlow's and joblib's own clearing up at exit takes seconds and serves nobody.
+    """
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 def _describe(error: BaseException) -> dict[str, str]:
