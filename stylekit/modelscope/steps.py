@@ -123,11 +123,14 @@ class _Watch:
         return last
 
     def _save(self, arrays: Arrays) -> None:
-        """Save in upstream's form, where its loop has not just done so, and in ours."""
+        """Save in upstream's form, where its loop has not just done so, and in ours; of either, keep the newest."""
         train, step = self._start.recipe.train, self.meta.step
         prefix = self._saved_models / "model"
         if f"{prefix}-{step - 1}" not in self._trainer.saver.last_checkpoints:
             self._trainer.saver.save(self._trainer._session, str(prefix), global_step=step - 1, write_meta_graph=False)
+        for old in sorted(self._saved_models.glob("model-*.index"), key=lambda p: int(p.stem[6:]))[: -train.keep_checkpoints]:
+            for file in self._saved_models.glob(f"{old.stem}.*"):
+                file.unlink()
         self._trainer.train_writer.flush()
         spent = self._start.train_s + time.perf_counter() - self._began
         self.meta = self.meta.model_copy(update={"train_s": spent})

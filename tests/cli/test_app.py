@@ -35,6 +35,7 @@ VERBS = [
     "publish",
     "recipe",
     "assets",
+    "modelscope",
     "data",
 ]
 

@@ -9,11 +9,16 @@ import pytest
 from stylekit.modelscope.runtime.process import missing_packages
 
 
-@pytest.fixture(autouse=True)
-def _alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what needs upstream where it is not installed; close every hub, and keep the user's caches out of it."""
-    if request.node.get_closest_marker("modelscope") and (missing := missing_packages()):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs upstream where it is not installed, before any fixture is made for it."""
+    if item.get_closest_marker("modelscope") and (missing := missing_packages()):
         pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close every hub, and keep the user's caches out of it."""
     closed = {
         "MODELSCOPE_DOMAIN": "127.0.0.1:9",
         "MODELSCOPE_ENDPOINT": "http://127.0.0.1:9",

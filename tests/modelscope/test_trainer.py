@@ -458,7 +458,7 @@ def test_resuming_goes_on_where_the_checkpoint_stands(stopped):
     assert near(weights(run, 4), weights(run, 3))
     assert all(slots["step"] == 4 for state in adam(run, 4).values() for slots in state["state"].values())
     saved = run / "upstream" / "saved_models"
-    assert sorted(file.stem for file in saved.glob("*.index")) == [f"model-{i}" for i in range(4)]
+    assert sorted(file.stem for file in saved.glob("*.index")) == [f"model-{i}" for i in (1, 2, 3)]
     assert "Iter: 3" in (run / "upstream" / "upstream.log").read_text()
     rows = [json.loads(row) for row in (run / "stats.jsonl").read_text().splitlines()]
     assert [(row["step"], row["images_seen"]) for row in rows] == [(1, 16), (2, 32), (3, 48), (4, 64)]
