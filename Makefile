@@ -39,7 +39,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 modelscope: $(UPSTREAM)
-	$(BIN)/python -m pytest -m modelscope
+	STYLEKIT_REQUIRE_MODELSCOPE=1 $(BIN)/python -m pytest -m modelscope
 
 $(UPSTREAM): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[modelscope]'

@@ -8,13 +8,14 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 
 from stylekit.assets import node, statuses
 from stylekit.errors import MissingPartError, StylekitError
-from stylekit.modelscope.runtime.probe import versions
+from stylekit.modelscope.runtime.device import INSTALL_CUDA, has_nvidia_gpu
+from stylekit.modelscope.runtime.layer import TESTED
+from stylekit.modelscope.runtime.probe import look
 from stylekit.modelscope.runtime.process import missing_packages
 from stylekit.paths import home
 
@@ -81,7 +82,7 @@ def _devices() -> list[Check]:
         checks.append(Check(f"device cuda:{index}", True, f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"))
     if torch.backends.mps.is_available():
         checks.append(Check("device mps", True, platform.processor() or "Apple GPU"))
-    if not torch.cuda.is_available() and _has_nvidia_gpu():
+    if not torch.cuda.is_available() and has_nvidia_gpu():
         mend = "Install the CUDA build of torch, as the selector on PyTorch's site says."
         checks.append(
             Check(
@@ -89,16 +90,6 @@ def _devices() -> list[Check]:
             )
         )
     return checks
-
-
-def _has_nvidia_gpu() -> bool:
-    program = shutil.which("nvidia-smi")
-    try:
-        return (
-            program is not None and subprocess.run([program, "-L"], capture_output=True, timeout=30, check=False).returncode == 0
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 def _packages() -> list[Check]:
@@ -156,10 +147,17 @@ def _upstream() -> Check:
     if missing := missing_packages():
         return Check(name, False, f"missing: {', '.join(missing)}", mend, required=False)
     try:
-        found = versions()
+        found = look()
     except StylekitError as error:
         return Check(name, False, str(error), mend.replace("install", "install --force-reinstall"), required=False)
-    return Check(name, True, ", ".join(f"{package} {number}" for package, number in found.items()))
+    detail = f"{_listed(found.versions)}; tested with {_listed(TESTED)}"
+    if not found.sees_gpu and has_nvidia_gpu():
+        return Check(name, False, f"{detail}; TensorFlow does not see the NVIDIA GPU", INSTALL_CUDA, required=False)
+    return Check(name, True, detail)
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in versions.items())
 
 
 def _assets(verify: bool) -> list[Check]:

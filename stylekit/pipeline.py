@@ -11,7 +11,7 @@ from pathlib import Path
 from stylekit.config.schema import Recipe
 from stylekit.data.manifest import read_manifest
 from stylekit.data.prepare import AlignReport, align
-from stylekit.engine.checkpoint import WEIGHTS, latest_checkpoint, newest_run, read_meta
+from stylekit.engine.checkpoint import WEIGHTS, Meta, latest_checkpoint, newest_run, read_meta
 from stylekit.engine.evaluate import evaluate
 from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError, OtherRunError, TooFewError
@@ -117,6 +117,23 @@ def align_photos(recipe: Recipe, workspace: Workspace, progress: Progress) -> St
     return Stage("align", report.changed > 0, f"{report.used} photographs usable, {report.rejected} left out")
 
 
+def check(recipe: Recipe, *, workspace: Workspace | None = None, resume: bool = False, device: str | None = None) -> None:
+    """Refuse what the recipe's engine cannot train, before any picture is made; a run that is finished needs nothing.
+
+    Args:
+        recipe: What to train and how.
+        workspace: The project; the current folder by default.
+        resume: The style's newest run goes on.
+        device: As `train` takes it.
+
+    Raises:
+        StylekitError: As `train` does, of what can be known beforehand.
+    """
+    run = newest_run(workspace or Workspace(), recipe.style) if resume else None
+    if run is None or read_meta(latest_checkpoint(run)).step < recipe.train.max_steps:
+        import_module(_ENGINES[recipe.train.engine]).check(recipe, device=device, resume=resume)
+
+
 def train(
     recipe: Recipe,
     *,
@@ -147,17 +164,32 @@ def train(
 
 
 def run(
-    recipe: Recipe, *, workspace: Workspace | None = None, device: str | None = None, progress: Progress = silent
+    recipe: Recipe,
+    *,
+    workspace: Workspace | None = None,
+    device: str | None = None,
+    progress: Progress = silent,
+    checked: Callable[[], None] | None = None,
 ) -> RunReport:
     """Carry out every stage of a recipe that is not yet done.
 
     Pictures already made and aligned stay; a finished run of the same recipe and data is kept, a stopped one goes on, any other
     change starts a new one; what follows is done anew only for new weights.
 
+    Args:
+        recipe: What to make.
+        workspace: The project; the current folder by default.
+        device: What to train on, as `train` takes it.
+        progress: Shows rate and time left.
+        checked: Called once it is known that the recipe can be trained here.
+
     Raises:
         StylekitError: As the stages do; what is done stays done.
     """
     workspace = workspace or Workspace()
+    check(recipe, workspace=workspace, resume=_to_go_on_with(recipe, workspace) is not None, device=device)
+    if checked is not None:
+        checked()
     report = RunReport(recipe.style)
     made = gen_data(recipe=recipe, workspace=workspace, progress=progress)
     aligned = made.aligned
@@ -204,15 +236,20 @@ def _described(bundle: Path) -> bytes:
 
 def _train_once(recipe: Recipe, workspace: Workspace, device: str | None, progress: Progress) -> tuple[TrainReport, bool]:
     """Keep a finished run of the same recipe, go on with a stopped one, start a new one otherwise."""
-    if newest := newest_run(workspace, recipe.style):
-        meta = read_meta(latest_checkpoint(newest))
-        if meta.step <= recipe.train.max_steps:
-            try:
-                report = train(recipe, workspace=workspace, resume=True, device=device, progress=progress)
-                return report, report.step > meta.step
-            except OtherRunError as other:
-                _LOG.info("Starting a new run: %s", other.message)
+    if meta := _to_go_on_with(recipe, workspace):
+        try:
+            report = train(recipe, workspace=workspace, resume=True, device=device, progress=progress)
+            return report, report.step > meta.step
+        except OtherRunError as other:
+            _LOG.info("Starting a new run: %s", other.message)
     return train(recipe, workspace=workspace, device=device, progress=progress), True
+
+
+def _to_go_on_with(recipe: Recipe, workspace: Workspace) -> Meta | None:
+    """Return where the style's newest run stands, if the recipe asks for as many steps or more."""
+    newest = newest_run(workspace, recipe.style)
+    meta = read_meta(latest_checkpoint(newest)) if newest else None
+    return meta if meta and meta.step <= recipe.train.max_steps else None
 
 
 def _evaluate_once(run: Path, workspace: Workspace, progress: Progress) -> tuple[EvalReport, bool]:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from stylekit.modelscope.runtime.process import missing_packages
 from stylekit.paths import home
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs upstream where it is not installed, before any fixture is made for it."""
+    if item.get_closest_marker("modelscope") and (missing := missing_packages()):
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let nothing of upstream be left out where `make modelscope` asks for all of it."""
+    report = yield
+    if report.skipped and item.get_closest_marker("modelscope") and "STYLEKIT_REQUIRE_MODELSCOPE" in os.environ:
+        report.outcome, report.longrepr = "failed", f"left out, although STYLEKIT_REQUIRE_MODELSCOPE is set: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

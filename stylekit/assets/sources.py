@@ -42,6 +42,10 @@ class SourceUnavailableError(AssetError):
     """The source cannot be reached now; another one may be."""
 
 
+class SourceUnknownError(SourceUnavailableError):
+    """The hub answers, and has nothing of that name."""
+
+
 def is_offline() -> bool:
     """Return whether `STYLEKIT_OFFLINE` forbids every use of the network."""
     return os.environ.get("STYLEKIT_OFFLINE", "").lower() not in ("", "0", "false", "no")
@@ -60,6 +64,7 @@ def download(source: Source, folder: Path) -> Path:
 
     Raises:
         SourceUnavailableError: If the source cannot be reached or its client is not installed.
+        SourceUnknownError: If ModelScope's hub has nothing of that name.
         MissingPartError: If npm is needed and there is no Node.js.
     """
     if isinstance(source, InstalledFile):
@@ -216,7 +221,7 @@ def _from_modelscope(source: ModelScopeFile | ModelScopeFolder | ModelScopeDatas
     try:
         from modelscope_hub.compat.file_download import model_file_download
         from modelscope_hub.compat.snapshot_download import dataset_snapshot_download, snapshot_download
-        from modelscope_hub.errors import HubError
+        from modelscope_hub.errors import HubError, NotExistError
     except ImportError:
         raise SourceUnavailableError(
             f"{source} is fetched with ModelScope's client.", "Run: pip install modelscope-hub"
@@ -231,14 +236,15 @@ def _from_modelscope(source: ModelScopeFile | ModelScopeFolder | ModelScopeDatas
             case ModelScopeDataset():
                 return Path(dataset_snapshot_download(source.repository, **pinned))
     except (HubError, OSError, ValueError) as error:
-        raise _hub_unavailable(source, error) from error
+        unknown = isinstance(error.__cause__, NotExistError)  # which its compat functions wrap
+        raise _hub_unavailable(source, error, SourceUnknownError if unknown else SourceUnavailableError) from error
 
 
-def _hub_unavailable(source: Source, error: Exception) -> SourceUnavailableError:
+def _hub_unavailable(
+    source: Source, error: Exception, kind: type[SourceUnavailableError] = SourceUnavailableError
+) -> SourceUnavailableError:
     failed = getattr(error, "failed_files", None)  # of ModelScope's client, which else only counts them
     file, error = next(iter(failed.items())) if failed else ("", error)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason = f"{file}: {reason}" if file else reason
-    return SourceUnavailableError(
-        f"{source} could not be fetched: {reason}", "Check the network connection and the hub's endpoint setting."
-    )
+    return kind(f"{source} could not be fetched: {reason}", "Check the network connection and the hub's endpoint setting.")

@@ -13,13 +13,14 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import filelock
 
 from stylekit.assets import catalogue, mscache, sources
-from stylekit.assets.catalogue import WHOLE, Asset, Source
+from stylekit.assets.catalogue import WHOLE, Asset, ModelScopeFile, Source
 from stylekit.assets.pairs import find_pair
 from stylekit.errors import AssetError, MissingPartError, UsageError
 from stylekit.paths import atomic_folder, atomic_write_text, home, remove_partials, sha256_bytes, sha256_file, slug
@@ -156,6 +157,26 @@ def modelscope_style(name: str) -> Resolved:
     return _resolved("modelscope-style", catalogue.find_style(name))
 
 
+def find_in_styles(*names: str) -> tuple[Path, str] | None:
+    """Return the folder of a published style that has these files, from what is at hand; no network is used.
+
+    What was fetched or brought comes before what the user's own ModelScope cache holds.
+
+    Args:
+        names: Files that are the same in every style, such as `vgg19.npy` or `detector.pb`.
+
+    Returns:
+        The folder, and what a record says of where it came from.
+    """
+    styles = catalogue.candidates("modelscope-style")
+    for asset in styles:
+        record = _record(asset)
+        if record and record.files.keys() >= {*names} and not _damage(record):
+            return _path(record), record.source
+    found = (mscache.find(source, names, any_revision=True) for asset in styles for source in asset.sources)
+    return next(filter(None, found), None)
+
+
 def dataset_folder(name: str) -> Path | None:
     """Return where a data set of ModelScope lies, fetched or brought before; None if it is not there. No network is used.
 
@@ -183,9 +204,9 @@ def _choices(role: str) -> str:
 def _worth_asking(asset: Asset) -> bool:
     """Say whether to ask a hub of our own accord: it may, its client is there, and it did not refuse within a day.
 
-    What the user's ModelScope cache holds needs no asking.
+    What the user's ModelScope cache or a style at hand holds needs no asking.
     """
-    if asset.sources and all(mscache.find(source, asset.holds) for source in asset.sources):
+    if asset.sources and all(_at_hand(source, asset, any_revision=True) for source in asset.sources):
         return True
     if sources.is_offline() or not asset.sources or not all(map(sources.has_client, asset.sources)):
         return False
@@ -411,11 +432,39 @@ def _fetch(asset: Asset) -> _Record:
 
 def _obtain(source: Source, asset: Asset, folder: Path) -> tuple[Path, str]:
     """Return a source's file or folder, and what a record says of where it came from."""
-    if cached := mscache.find(source, asset.holds):
-        _LOG.info("Copying %s from %s", source, cached[0])
-        return cached
-    _LOG.info("Fetching %s", source)
-    return sources.download(source, folder), str(source)
+    if found := _at_hand(source, asset):
+        _LOG.info("Copying %s from %s", source, found[0])
+        return found
+    try:
+        return _download(source, folder)
+    except sources.SourceUnavailableError as error:
+        if found := _at_hand(source, asset, any_revision=True):
+            _LOG.warning("%s Another revision is taken: %s.", error.message, found[1])
+            return found
+        raise
+
+
+def _download(source: Source, folder: Path) -> tuple[Path, str]:
+    """Fetch from a source, or where its hub has nothing of that name, under its owner's other name."""
+    first, *others = catalogue.under_each_owner(source)
+    try:
+        _LOG.info("Fetching %s", first)
+        return sources.download(first, folder), str(first)
+    except sources.SourceUnknownError:
+        for other in others:
+            _LOG.info("Fetching %s", other)
+            with suppress(sources.SourceUnknownError):
+                return sources.download(other, folder), str(other)
+        raise
+
+
+def _at_hand(source: Source, asset: Asset, *, any_revision: bool = False) -> tuple[Path, str] | None:
+    """Return a source's file or folder as ModelScope's cache has it, or a file as a published style at hand has it."""
+    if found := mscache.find(source, asset.holds, any_revision=any_revision):
+        return found
+    if isinstance(source, ModelScopeFile) and catalogue.is_of_style(source) and (style := find_in_styles(source.file)):
+        return style[0] / source.file, f"{style[1]}/{source.file}"
+    return None
 
 
 def _install(asset: Asset, archives: list[tuple[Path, str]]) -> _Record:

@@ -98,8 +98,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _own(given: Sequence[str]) -> int:
     """Return how many of the arguments are stylekit's own: those before `--`, and before a script that brings its own."""
-    ends = (i for i, part in enumerate(given) if part == "--" or given[max(0, i - 1) : i + 1] == ["modelscope", "run"])
-    return next(ends, len(given))
+    words = [i for i, part in enumerate(given) if not part.startswith("-")][:2]
+    ends = words[1:] if [given[i] for i in words] == ["modelscope", "run"] else []
+    return min([*ends, *(i for i, part in enumerate(given) if part == "--")], default=len(given))
 
 
 def _fail(message: str, hint: str, exit_code: int, as_json: bool) -> int:

@@ -44,8 +44,10 @@ def export(
     ] = None,
     output: Output = None,
     faces: Annotated[
-        Path | None,
-        typer.Option("--faces", metavar="DIR", help="modelscope: copy detector.pb and keypoints.pb from this model folder."),
+        str | None,
+        typer.Option(
+            "--faces", metavar="MODEL", help="modelscope: take detector.pb and keypoints.pb from this folder or modelscope:NAME."
+        ),
     ] = None,
 ) -> Outcome:
     """Write the style for use elsewhere, as a bundle or a ModelScope folder, each network compared with the trained one."""
@@ -62,7 +64,7 @@ def export(
     if report.modelscope is None or report.modelscope.path != report.path:
         lines.append(f"{report.path}")
     if report.modelscope:
-        lines.append(f"{report.modelscope}")
+        lines += [f"{report.modelscope}", *report.notes]
     return Outcome(report, "\n".join(lines))
 
 

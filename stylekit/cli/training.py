@@ -40,7 +40,11 @@ def train(
     preset: Annotated[Literal["default", "upstream"] | None, typer.Option("--preset", help="Whose mathematics.")] = None,
     init: Annotated[
         str | None,
-        typer.Option("--init", metavar="FROM", help="A run, bundle, .pb, model folder or modelscope:NAME to start from."),
+        typer.Option(
+            "--init",
+            metavar="FROM",
+            help="A run, bundle, .pb, model folder or modelscope:NAME to start from; a TensorFlow checkpoint goes on.",
+        ),
     ] = None,
     max_steps: MaxSteps = None,
     batch_size: BatchSize = None,
@@ -86,9 +90,10 @@ def train(
             changes = [*UPSTREAM_CHANGES, *changes]
         recipe = choose_recipe(name, changes, workspace)
 
-    from stylekit.pipeline import prepare
+    from stylekit.pipeline import check, prepare
     from stylekit.pipeline import train as train_style
 
+    check(recipe, workspace=workspace, resume=resume, device=device)
     prepare(recipe, workspace=workspace, progress=console.progress())
     keep_recipe(recipe, workspace)
     report = train_style(recipe, workspace=workspace, resume=resume, device=device, progress=console.progress())
@@ -113,6 +118,11 @@ def run(
 
     from stylekit.pipeline import run as run_stages
 
-    keep_recipe(loaded, workspace)
-    report = run_stages(loaded, workspace=workspace, device=device, progress=console.progress())
+    report = run_stages(
+        loaded,
+        workspace=workspace,
+        device=device,
+        progress=console.progress(),
+        checked=lambda: keep_recipe(loaded, workspace),
+    )
     return Outcome(report, str(report))

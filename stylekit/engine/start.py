@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from stylekit.assets import modelscope_style
+from stylekit.assets import modelscope_style, names_style
 from stylekit.bundle.style import STYLE_FILE, read_bundle
 from stylekit.bundle.weights import unpack_generator
 from stylekit.config.schema import NetworkRecipe, Recipe
@@ -21,8 +23,7 @@ from stylekit.modelscope.graph.weights import TrainingWeights, generator_from, t
 from stylekit.modelscope.runtime.checkpoints import checkpoint_prefix, read_checkpoint
 from stylekit.nn.unet import Generator
 
-PUBLISHED = "modelscope:"
-HEAD_GRAPH, CHECKPOINTS = "cartoon_h.pb", "tf_ckpts"
+HEAD_GRAPH, CHECKPOINTS, CONFIGURATION = "cartoon_h.pb", "tf_ckpts", "configuration.json"
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,21 +35,39 @@ class Start:
     Attributes:
         source: Where they were found, for the log.
         weights: The generator, and what else is there beside it.
+        step: Steps that the run counts as done: those of a checkpoint whose training goes on, 0 for a new style.
+        notes: What else the log should say.
     """
 
     source: str
     weights: TrainingWeights
+    step: int = 0
+    notes: tuple[str, ...] = ()
+
+    def log(self, taken: Sequence[str], left: Sequence[str] = ()) -> None:
+        """Say what was taken, and what was left out."""
+        for note in self.notes:
+            _LOG.warning("%s", note)
+        age = "" if self.weights.step is None else f", {self.weights.step} steps old"
+        without = f"; left out: {', '.join(left)}" if left else ""
+        _LOG.info("Starting from %s%s: %s%s.", self.source, age, ", ".join(taken), without)
 
 
-def read_start(recipe: Recipe) -> Start | None:
+def read_start(recipe: Recipe, counted: int | None = None) -> Start | None:
     """Read what the recipe's `train.init` names, as `find_start` does; None if it names nothing.
 
+    Args:
+        recipe: A recipe.
+        counted: Steps to count as done, whatever the weights say.
+
     Raises:
-        TrainingError: If its network has another size than the recipe's.
+        TrainingError: If its network has another size than the recipe's, or the recipe's last step is not after its own.
     """
     if not recipe.train.init:
         return None
     start = find_start(recipe.train.init)
+    if counted is not None:
+        start = replace(start, step=counted)
     found, wanted = network_of(start.weights.generator), recipe.train.network
     if found != wanted:
         fit = f"--set train.network.width={found.width} --set train.network.blocks={found.blocks}"
@@ -56,6 +75,12 @@ def read_start(recipe: Recipe) -> Start | None:
             f"{start.source} holds a network of width {found.width} with {found.blocks} residual blocks, the recipe one of width "
             f"{wanted.width} with {wanted.blocks}.",
             f"Use {fit}{' --preset default' if recipe.train.preset == 'upstream' else ''}",
+        )
+    if start.step >= recipe.train.max_steps:
+        raise TrainingError(
+            f"{start.source} has {start.step} steps behind it, and train.max_steps, which counts them too, is "
+            f"{recipe.train.max_steps}.",
+            f"Use --max-steps {start.step + 1000} for 1000 more, or start a new style from its model folder or .pb file.",
         )
     return start
 
@@ -65,8 +90,10 @@ def find_start(source: str) -> Start:
 
     Args:
         source: A run (its newest checkpoint's averaged generator) or one of its checkpoints; a style bundle, folder or zip; a
-            frozen graph `.pb`; a model folder of ModelScope (its newest `tf_ckpts/model-N`, else `cartoon_h.pb`); a TensorFlow
-            checkpoint, by its prefix or one of its files; or `modelscope:NAME`, one of the published styles.
+            frozen graph `.pb`; a model folder of ModelScope (the `tf_ckpts/model-N` that its configuration resumes, else the
+            newest, else `cartoon_h.pb`); one of the published styles, by `modelscope:NAME` or its id; or a TensorFlow
+            checkpoint, by its prefix or one of its files. The last continues that training, with Adam's moments and its count
+            of steps; all others start a new one.
 
     Raises:
         CheckpointError: If there is nothing of the kind, or it is damaged.
@@ -75,9 +102,11 @@ def find_start(source: str) -> Start:
         AssetError: If it cannot be had.
         MissingPartError: If reading it needs a package that is not installed.
     """
-    if source.startswith(PUBLISHED):
-        return Start(source, _read_folder(modelscope_style(source).path).weights)
-    return _read(Path(source).expanduser())
+    path = Path(source).expanduser()
+    if names_style(source) and not path.exists():
+        start = _read_folder(modelscope_style(source).path)
+        return replace(start, source=f"{source} ({start.source})")
+    return _read(path)
 
 
 def network_of(generator: Generator) -> NetworkRecipe:
@@ -106,9 +135,7 @@ def begin(method: Method, start: Start) -> None:
         if fits:
             own = method.optimizers[name]
             load_optimizer(own, {**own.state_dict(), "state": state["state"]})
-    after = "" if weights.step is None else f", {weights.step} steps old"
-    without = f"; left out: {', '.join(left)}" if left else ""
-    _LOG.info("Starting from %s%s: %s%s.", start.source, after, ", ".join(taken), without)
+    start.log(taken, left)
 
 
 def _read(path: Path) -> Start:
@@ -131,21 +158,30 @@ def _read(path: Path) -> Start:
 
 
 def _read_folder(folder: Path) -> Start:
-    """Read a model folder of ModelScope: the checkpoint that training goes on from, else the head's graph."""
-    graph, newest = folder / HEAD_GRAPH, _newest(folder / CHECKPOINTS)
-    if newest is None:
+    """Read a model folder of ModelScope for a new style: its checkpoint without Adam's moments, else the head's graph."""
+    graph, chosen = folder / HEAD_GRAPH, _resumed(folder) or _newest(folder / CHECKPOINTS)
+    if chosen is None:
         if not graph.is_file():
             raise CheckpointError(
                 f"{folder} has neither {HEAD_GRAPH} nor {CHECKPOINTS}/model-N.index.", "Copy the whole model folder."
             )
         return _read(graph)
     try:
-        return _read_tensorflow(newest)
+        start = _read_tensorflow(chosen)
     except MissingPartError as missing:
         if not graph.is_file():
             raise
-        _LOG.warning("%s Until then %s alone is used. %s", missing.message, graph, missing.hint)
-        return _read(graph)
+        return replace(_read(graph), notes=(f"{missing.message} Until then {graph} alone is used. {missing.hint}",))
+    return replace(start, step=0, weights=replace(start.weights, optimizers=None))
+
+
+def _resumed(folder: Path) -> Path | None:
+    """Return the checkpoint that a model folder's configuration says to resume, if it is there."""
+    try:
+        epoch = json.loads((folder / CONFIGURATION).read_text("utf-8"))["train"]["resume_epoch"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return checkpoint_prefix(folder / CHECKPOINTS / f"model-{epoch}") if epoch and isinstance(epoch, int) else None
 
 
 def _newest(folder: Path) -> Path | None:
@@ -156,7 +192,8 @@ def _newest(folder: Path) -> Path | None:
 def _read_tensorflow(prefix: Path) -> Start:
     number = _number(prefix)  # counted from 0: what was saved after the first step is model-0
     step = None if number is None else number + 1
-    return Start(str(prefix), training_weights_from(read_checkpoint(prefix), step=step, source=str(prefix)))
+    weights = training_weights_from(read_checkpoint(prefix), step=step, source=str(prefix))
+    return Start(str(prefix), weights, step=weights.step or 0 if weights.optimizers else 0)
 
 
 def _number(prefix: Path) -> int | None:

@@ -6,11 +6,12 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import filelock
 import torch
 from accelerate import Accelerator
 
@@ -27,9 +28,9 @@ from stylekit.engine.checkpoint import (
     newest_run,
     read_meta,
 )
-from stylekit.engine.start import begin, read_start
+from stylekit.engine.start import Start, begin, read_start
 from stylekit.engine.trainer import BatchLoader, fit
-from stylekit.errors import CheckpointError, DataError, OtherRunError, UsageError
+from stylekit.errors import CheckpointError, DataError, OtherRunError, TrainingError, UsageError
 from stylekit.methods.base import create_method
 from stylekit.nn.device import find_device
 from stylekit.nn.ema import Ema
@@ -38,6 +39,8 @@ from stylekit.progress import Progress, silent
 
 # What may change when a run goes on: how long, how often it is looked at, and what runs it; never what is learned.
 _FREE_ON_RESUME = {"engine", "max_steps", "log_every", "sample_every", "save_every", "keep_checkpoints", "report_to"}
+_LOCK, _CHILD_LOCK = ".lock", ".child.lock"
+_PATIENCE_S = 5.0  # how long the child of a trainer that was killed may take for its last step
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,27 @@ def make_accelerator(device: str | None, mixed_precision: str) -> Accelerator:
         raise UsageError(f"Mixed precision {mixed_precision} does not work here: {error}.", "Use --mixed-precision no") from error
 
 
+def check(recipe: Recipe, *, device: str | None = None, resume: bool = False) -> None:
+    """Refuse what can be refused before any picture is made or read.
+
+    Args:
+        recipe: What to train and how.
+        device: As `train` takes it.
+        resume: A run goes on, with the weights it has.
+
+    Raises:
+        UsageError: If the device is not there.
+        AssetError: If the content network, or a published style to start from, cannot be had.
+        CheckpointError: If there is nothing to start from, or it is damaged.
+        TrainingError: If it does not fit the recipe.
+    """
+    if device is not None:
+        find_device(device)
+    if not resume:
+        resolve_recipe(recipe)
+        read_start(recipe)
+
+
 def train(
     recipe: Recipe,
     *,
@@ -136,6 +160,7 @@ def train(
     pictures: TrainingPictures | None = None,
     assets: Mapping[str, Resolved] | None = None,
     saved: Callable[[Path], None] | None = None,
+    counted: int | None = None,
 ) -> TrainReport:
     """Train a style with torch.
 
@@ -148,64 +173,126 @@ def train(
         pictures: What to train with instead of the recipe's own data sets.
         assets: Frozen networks, by role, that take the place of the catalogue's.
         saved: Called with every checkpoint that was written.
+        counted: Steps to count as done at the start, whatever the weights to start from say.
 
     Raises:
+        UsageError: If the recipe names another engine, or the device is not there.
         DataError: If a data set is missing or smaller than the batch.
         CheckpointError: If there is nothing to resume, or the recipe, data or frozen networks are others than before.
         Interrupted: After Ctrl-C; the step is finished and saved.
-        TrainingError: If a loss or a weight of the generator is not finite.
+        TrainingError: If the weights to start from do not fit, another process trains in the run, or a loss or a weight of the
+            generator is not finite.
     """
+    if recipe.train.engine != "torch":
+        raise UsageError(
+            f"The recipe's engine is {recipe.train.engine}, and this trains with torch.",
+            "Call stylekit.train, or use --engine torch.",
+        )
     workspace = workspace or Workspace()
     accelerator = make_accelerator(device, recipe.train.mixed_precision)
-    run = run_to_resume(recipe.style, workspace) if resume else None
-    recipe = continued(recipe, run) if run else resolve_recipe(recipe, assets)
-    pictures = pictures or training_pictures(recipe, workspace)
-    pictures.check(recipe.train.batch_size)
-    start = read_start(recipe) if run is None else None
+    with resumed(recipe.style, workspace) if resume else nullcontext() as run:
+        recipe = continued(recipe, run) if run else resolve_recipe(recipe, assets)
+        pictures = pictures or training_pictures(recipe, workspace)
+        pictures.check(recipe.train.batch_size)
+        start = read_start(recipe, counted) if run is None else None
 
-    method = create_method(recipe.train.method)
-    method.build(recipe, accelerator, assets)
-    if start is not None:
-        begin(method, start)
-    average = Ema(accelerator.unwrap_model(method.generator), recipe.train.ema_half_life_images)
-    meta = first_meta(recipe, method.assets, pictures)
-    if run is not None:
-        checkpoint = latest_checkpoint(run)
-        check_unchanged(run, read_meta(checkpoint), meta)
-        meta = load_checkpoint(checkpoint, method, average).model_copy(update={"recipe": recipe})
-    derive = superpixel_of_photo if recipe.train.superpixels == "photo" else None
-    photos, cartoons = PictureSet(pictures.photos, recipe.train.size, derive), PictureSet(pictures.cartoons, recipe.train.size)
-    shown = PictureSet(pictures.shown, recipe.train.size)
-    loader = BatchLoader(photos, cartoons, recipe, accelerator)
-    try:
-        with run_folder(recipe, workspace, _environment(accelerator), run) as folder:
-            meta = fit(method, average, loader, accelerator, run=folder, start=meta, shown=shown, progress=progress, saved=saved)
-    finally:
-        loader.close()
+        method = create_method(recipe.train.method)
+        method.build(recipe, accelerator, assets)
+        if start is not None:
+            begin(method, start)
+        average = Ema(accelerator.unwrap_model(method.generator), recipe.train.ema_half_life_images)
+        meta = first_meta(recipe, method.assets, pictures, start)
+        if run is not None:
+            checkpoint = latest_checkpoint(run)
+            check_unchanged(run, read_meta(checkpoint), meta)
+            meta = load_checkpoint(checkpoint, method, average).model_copy(update={"recipe": recipe})
+        derive = superpixel_of_photo if recipe.train.superpixels == "photo" else None
+        photos, cartoons = (
+            PictureSet(pictures.photos, recipe.train.size, derive),
+            PictureSet(pictures.cartoons, recipe.train.size),
+        )
+        shown = PictureSet(pictures.shown, recipe.train.size)
+        loader = BatchLoader(photos, cartoons, recipe, accelerator)
+        try:
+            with run_folder(recipe, workspace, _environment(accelerator), run) as folder:
+                meta = fit(
+                    method, average, loader, accelerator, run=folder, start=meta, shown=shown, progress=progress, saved=saved
+                )
+        finally:
+            loader.close()
     return TrainReport(folder, meta.step, meta.train_s, recipe.train.content.network)
 
 
 @contextmanager
 def run_folder(recipe: Recipe, workspace: Workspace, environment: Mapping[str, str], run: Path | None = None) -> Iterator[Path]:
-    """Give a run's folder, `run` or a new one, with `recipe.yaml` and `env.json` written; one that comes to nothing is removed.
+    """Give a run's folder, with `recipe.yaml` and `env.json` written.
+
+    Args:
+        recipe: The recipe it is trained by.
+        workspace: Where the run lies.
+        environment: What `env.json` says.
+        run: A run that goes on, held by `resumed`; by default a new one, which is removed if it comes to nothing.
 
     Raises:
         StylekitError: If it cannot be written.
     """
-    run = run or workspace.new_run_folder(recipe.style, recipe.train.method)
+    with nullcontext(run) if run else _new_run(recipe, workspace) as folder:
+        atomic_write_text(folder / "recipe.yaml", dump_recipe(recipe))
+        atomic_write_text(folder / "env.json", json.dumps(environment, indent=1) + "\n")
+        yield folder
+
+
+@contextmanager
+def _new_run(recipe: Recipe, workspace: Workspace) -> Iterator[Path]:
+    run = workspace.new_run_folder(recipe.style, recipe.train.method)
     try:
-        atomic_write_text(run / "recipe.yaml", dump_recipe(recipe))
-        atomic_write_text(run / "env.json", json.dumps(environment, indent=1) + "\n")
-        yield run
+        with hold(run):
+            yield run
     finally:
-        if not any((run / made).exists() for made in ("stats.jsonl", "samples", "checkpoints")):
+        if not any((run / made).exists() for made in ("stats.jsonl", "samples", "checkpoints", "upstream")):
             shutil.rmtree(run, ignore_errors=True)
 
 
-def first_meta(recipe: Recipe, assets: Mapping[str, Resolved], pictures: TrainingPictures) -> Meta:
-    """Return what a checkpoint of this training says before its first step."""
+@contextmanager
+def resumed(style: str, workspace: Workspace) -> Iterator[Path]:
+    """Give the style's newest run that has a checkpoint, and keep everybody else from training in it meanwhile.
+
+    Raises:
+        CheckpointError: If there is none.
+        TrainingError: If another process trains in it.
+    """
+    run = run_to_resume(style, workspace)
+    with hold(run):
+        yield run
+
+
+@contextmanager
+def hold(run: Path, *, child: bool = False) -> Iterator[None]:
+    """Be the only one who trains in a run while inside.
+
+    Args:
+        run: Its folder.
+        child: For the process that an engine trains in, which may outlive the one that holds the run.
+
+    Raises:
+        TrainingError: If another process trains in it and does not end within a few seconds.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(filelock.FileLock(run / (_CHILD_LOCK if child else _LOCK), timeout=_PATIENCE_S))
+            if not child:
+                with filelock.FileLock(run / _CHILD_LOCK, timeout=_PATIENCE_S):
+                    pass
+        except filelock.Timeout as error:
+            raise TrainingError(f"Another process trains in {run}.", "Wait until it has ended, or end it.") from error
+        yield
+
+
+def first_meta(recipe: Recipe, assets: Mapping[str, Resolved], pictures: TrainingPictures, start: Start | None = None) -> Meta:
+    """Return what a checkpoint of this training says before its first step; what it starts from may have steps behind it."""
     used = {role: AssetUse(name=a.name, sha256=a.sha256, source=a.source) for role, a in assets.items()}
-    return Meta(step=0, images_seen=0, recipe=recipe, assets=used, data=pictures.fingerprints())
+    step = start.step if start else 0
+    return Meta(step=step, images_seen=step * recipe.train.batch_size, recipe=recipe, assets=used, data=pictures.fingerprints())
 
 
 def run_to_resume(style: str, workspace: Workspace) -> Path:
@@ -238,7 +325,7 @@ def continued(recipe: Recipe, run: Path) -> Recipe:
     if changed:
         raise OtherRunError(
             f"{run} was trained with other values of {', '.join(changed)}.",
-            f"Leave them as they were, or start a new run from it: stylekit train --set train.init={run}",
+            f"Leave them as they were, or start a new run from it: stylekit train --init {run}",
         )
     return after
 
@@ -266,7 +353,7 @@ def check_unchanged(run: Path, before: Meta, now: Meta) -> None:
         if before.data.get(kind) != digest:
             raise OtherRunError(
                 f"The {kind} are not the ones {run} was trained with.",
-                f"Bring them back, or start a new run from it: stylekit train --set train.init={run}",
+                f"Bring them back, or start a new run from it: stylekit train --init {run}",
             )
 
 

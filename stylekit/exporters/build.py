@@ -8,19 +8,23 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 import stylekit
+from stylekit.assets import find_in_styles, modelscope_style, names_style
 from stylekit.bundle import Bundle, BundledNetwork, DataSummary, Metrics, Networks, Style, Training, read_bundle, write_bundle
 from stylekit.bundle.card import PREVIEW_FILE, documents
 from stylekit.bundle.style import STYLE_FILE
 from stylekit.bundle.weights import pack_weights, unpack_generator
+from stylekit.config.schema import NetworkRecipe
 from stylekit.data.manifest import ManifestLine, read_manifest
 from stylekit.engine.checkpoint import META, LoadedGenerator, latest_checkpoint, load_generator, newest_run
-from stylekit.errors import CheckpointError, UsageError
+from stylekit.engine.exchange import tf_arrays
+from stylekit.errors import CheckpointError, ExportError, MissingPartError, UsageError
 from stylekit.exporters.onnx_graph import to_onnx
 from stylekit.exporters.preview import preview
 from stylekit.exporters.torchscript import to_torchscript
@@ -35,14 +39,25 @@ from stylekit.exporters.verify import (
     run_torchscript,
 )
 from stylekit.metrics.report import read_report
-from stylekit.modelscope.graph.folder import ModelFolder, is_current, read_face_graphs, refuse_other, write_model_folder
+from stylekit.modelscope.graph.folder import (
+    CHECKPOINTS,
+    FACE_GRAPHS,
+    Checkpoint,
+    ModelFolder,
+    is_current,
+    read_face_graphs,
+    refuse_other,
+    write_model_folder,
+)
 from stylekit.modelscope.graph.frozen import frozen_graph
+from stylekit.modelscope.runtime.checkpoints import write_checkpoint
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
 
 Format = Literal["safetensors", "onnx", "torchscript", "modelscope"]
 BUNDLE_FOLDER, MODELSCOPE_FOLDER = "bundle", "modelscope"
 _FILES: dict[Format, str] = {"safetensors": "face.safetensors", "onnx": "face.onnx", "torchscript": "face.torchscript.pt"}
+_UPSTREAM_NETWORK = NetworkRecipe(width=32, blocks=4)  # `unet_generator` in upstream's models/cv/cartoon/network.py
 _SHOWN = 8
 _PROTOCOL_OMITS = {"identity_centre"}  # the mean embedding of the people trained on is theirs, and nobody needs it to compare
 
@@ -55,15 +70,18 @@ class ExportReport:
         path: The bundle; the model folder where that alone was asked for.
         style: The bundle's `style.json`.
         parity: For each format, how far it is from the trained network; empty where the bundle was up to date already.
-        precision: How the bundle's weights are stored: `float16`, or `float32` where rounding showed in the pictures.
+        precision: How the bundle's weights are stored: `float16`, or `float32` where rounding showed in the pictures; None where
+            no bundle was asked for.
         modelscope: The folder for ModelScope's pipeline, where one was asked for, and what it lacks.
+        notes: What else there is to know about that folder, in sentences.
     """
 
     path: Path
     style: Style
     parity: dict[Format, Parity]
-    precision: Literal["float16", "float32"]
+    precision: Literal["float16", "float32"] | None
     modelscope: ModelFolder | None = None
+    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -71,7 +89,7 @@ def export(
     *,
     formats: Sequence[Format] | None = None,
     output: Path | None = None,
-    faces: Path | None = None,
+    faces: str | Path | None = None,
     workspace: Workspace | None = None,
     progress: Progress = silent,
 ) -> ExportReport:
@@ -82,7 +100,8 @@ def export(
         formats: Beside safetensors, which every bundle holds; by default what the recipe says. `modelscope` alone writes no
             bundle.
         output: A folder, or a zip file; `bundle/` in the run by default. A model folder goes beside it, or takes its place.
-        faces: For `modelscope`: one of its own model folders, whose `detector.pb` and `keypoints.pb` are copied.
+        faces: For `modelscope`: one of its own model folders, or `modelscope:NAME`, whose `detector.pb` and `keypoints.pb` are
+            copied; by default those of what training started from, else of a published style that is at hand.
         workspace: The project; the current folder by default.
         progress: Shows what is under way.
 
@@ -90,23 +109,25 @@ def export(
         UsageError: If no style is named and none is current, or `output` holds other things.
         MissingPartError: If `modelscope` is asked for and its file format's package is not installed.
         CheckpointError: If there is no trained run, or it is damaged.
-        ExportError: If a network differs from the trained one by more than one 8-bit level; nothing is written then.
+        AssetError: If the published style named by `faces` cannot be had.
+        ExportError: If `faces` lacks a graph, or a network differs from the trained one by more than one 8-bit level; nothing is
+            written then.
     """
     workspace = workspace or Workspace()
-    run, loaded = _load(source, workspace)
-    wanted = _known(formats or loaded.recipe.export.formats)
-    bundle, folder = _places(run, output, wanted, alone=tuple(formats or ()) == ("modelscope",))
+    run, checkpoint, loaded = _load(source, workspace)
+    alone = tuple(formats or ()) == ("modelscope",)
+    wanted = ("modelscope",) if alone else _known(formats or loaded.recipe.export.formats)
+    bundle, folder = _places(run, output, wanted, alone=alone)
     if folder:
         refuse_other(folder)
-    if faces:
-        if not folder:
-            raise UsageError("--faces is for a ModelScope folder, and none is asked for.", "Add --format modelscope.")
-        read_face_graphs(faces)
+    if faces and not folder:
+        raise UsageError("--faces is for a ModelScope folder, and none is asked for.", "Add --format modelscope.")
+    graphs, notes = _face_graphs(faces, loaded.recipe.train.init, folder) if folder else ({}, [])
     style = _describe(run, loaded, wanted, workspace)
     made: dict[Format, bytes] = {}
     parity: dict[Format, Parity] = {}
     with progress("Exporting", total=len(wanted) + 2) as bar:
-        shipped, precision = _rounded(loaded)
+        shipped, precision = _rounded(loaded) if bundle else (loaded.module, None)
         half = precision == "float16"
         bar.advance()
         for kind in wanted:
@@ -114,14 +135,20 @@ def export(
             parity[kind] = enforce(kind, _compare(kind, made[kind], loaded, style))
             bar.advance(1, format=kind, levels=parity[kind].max_levels)
         files = {_FILES[kind]: made[kind] for kind in wanted if kind in _FILES}
-        files[PREVIEW_FILE] = preview(Bundle(run, style, files), _cartoon_files(workspace.style(loaded.recipe.style)))
+        shown = Bundle(run, style, files) if bundle else checkpoint
+        files[PREVIEW_FILE] = preview(shown, _cartoon_files(workspace.style(loaded.recipe.style)))
         if bundle:
             style = write_bundle(bundle, style, files | documents(style))
-        written = write_model_folder(folder, style, made["modelscope"], files[PREVIEW_FILE], faces=faces) if folder else None
+        written = None
+        if folder:
+            kept, why = _upstream_checkpoint(checkpoint, loaded)
+            notes.append(why)
+            head = made["modelscope"]
+            written = write_model_folder(folder, style, head, files[PREVIEW_FILE], faces=graphs, checkpoint=kept)
         bar.advance()
     target = bundle or folder
     assert target is not None
-    return ExportReport(target, style, parity, precision, written)
+    return ExportReport(target, style, parity, precision, written, tuple(notes))
 
 
 def up_to_date(source: str | Path | None = None, *, workspace: Workspace | None = None, progress: Progress = silent) -> Bundle:
@@ -131,7 +158,7 @@ def up_to_date(source: str | Path | None = None, *, workspace: Workspace | None 
         StylekitError: As `export` does.
     """
     workspace = workspace or Workspace()
-    run, loaded = _load(source, workspace)
+    run, _, loaded = _load(source, workspace)
     path, folder = _places(run, None, wanted := _known(loaded.recipe.export.formats))
     assert path is not None
     if (path / STYLE_FILE).is_file():
@@ -155,8 +182,48 @@ def _places(run: Path, output: Path | None, wanted: Sequence[Format], *, alone: 
     return output or run / BUNDLE_FOLDER, beside
 
 
-def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, LoadedGenerator]:
-    """Return the run folder and the generator of the checkpoint asked for."""
+def _face_graphs(faces: str | Path | None, init: str | None, folder: Path) -> tuple[dict[str, bytes], list[str]]:
+    """Return the graphs that find faces, those that the folder lacks unless they are named, and where they come from."""
+    if faces:
+        named = names_style(str(faces)) and not Path(faces).exists()
+        return read_face_graphs(modelscope_style(str(faces)).path if named else Path(faces)), []
+    lacks = [name for name in FACE_GRAPHS if not (folder / name).exists()]
+    own = Path(init).expanduser() if init else None
+    at_hand = (own, str(own)) if own and all((own / name).is_file() for name in FACE_GRAPHS) else find_in_styles(*FACE_GRAPHS)
+    if not lacks or not at_hand:
+        return {}, []
+    try:
+        graphs = read_face_graphs(at_hand[0])
+    except ExportError as error:
+        return {}, [error.message]
+    return {name: graphs[name] for name in lacks}, [
+        f"{' and '.join(lacks)} {'is' if len(lacks) == 1 else 'are'} from {at_hand[1]}."
+    ]
+
+
+def _upstream_checkpoint(checkpoint: Path, loaded: LoadedGenerator) -> tuple[Checkpoint | None, str]:
+    """Return the training as upstream's trainer goes on with it, or None where it cannot; and a sentence about it."""
+    number = loaded.step - 1  # upstream counts from 0, and takes 0 for a fresh start
+    anew = "Upstream's trainer would begin anew with it:"
+    if loaded.recipe.train.network != _UPSTREAM_NETWORK:
+        size = f"width {_UPSTREAM_NETWORK.width} with {_UPSTREAM_NETWORK.blocks} residual blocks"
+        return None, f"{anew} its own network has {size}."
+    if number < 1:
+        return None, f"{anew} it goes on from the second step or a later one."
+    try:
+        arrays = tf_arrays(checkpoint)
+        with TemporaryDirectory() as scratch:
+            write_checkpoint(arrays, Path(scratch) / f"model-{number}")
+            files = {file.name: file.read_bytes() for file in sorted(Path(scratch).iterdir())}
+    except MissingPartError as missing:
+        return None, f"{anew} TensorFlow, which writes its checkpoints, is not installed. {missing.hint}"
+    except CheckpointError as error:
+        return None, f"{anew} {error.message} {error.hint}"
+    return Checkpoint(number, files), f"Upstream's trainer goes on from {CHECKPOINTS}/model-{number}."
+
+
+def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, Path, LoadedGenerator]:
+    """Return the run folder, the checkpoint asked for and its generator."""
     if source is None:
         source = workspace.current_style()
         if source is None:
@@ -168,7 +235,7 @@ def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, Loaded
             raise CheckpointError(f"There is no trained run of {str(source)!r}.", "Train one: stylekit train")
         folder = newest
     checkpoint = latest_checkpoint(folder)
-    return checkpoint.parent.parent if checkpoint == folder else folder, load_generator(checkpoint)
+    return checkpoint.parent.parent if checkpoint == folder else folder, checkpoint, load_generator(checkpoint)
 
 
 def _known(formats: Sequence[Format]) -> tuple[Format, ...]:

@@ -20,21 +20,21 @@ _GAP = 4
 _IN_STRIP = 8
 
 
-def preview(bundle: Bundle, cartoons: Sequence[Path]) -> bytes:
+def preview(style: Bundle | Path, cartoons: Sequence[Path]) -> bytes:
     """Return the preview as JPEG.
 
     The photographs trained on are never shown, since nobody asked the people in them; the portrait is NASA's of Eileen
     Collins, in the public domain.
 
     Args:
-        bundle: The style, not necessarily written yet.
+        style: The style, not necessarily written yet, or the checkpoint it is made of.
         cartoons: Up to eight aligned cartoons.
 
     Raises:
         ImageError: If a cartoon cannot be read.
     """
     portrait = read_rgb(fetch("astronaut"))
-    stylizer = Stylizer(bundle, device="cpu")
+    stylizer = Stylizer(style, device="cpu")
     whole = stylizer(portrait)
     shown = [portrait, whole]
     for face in stylizer.faces(portrait, _CELL)[:1]:

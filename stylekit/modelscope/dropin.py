@@ -7,7 +7,8 @@
 
 Arguments, configuration and what outranks what are upstream's; the training is `--preset upstream` of `stylekit train`, without
 TensorFlow. Every `model-N` that upstream would save is a frozen graph `saved_models/model-N.pb`, which upstream's pipeline takes;
-whole checkpoints lie in the run below `work_dirs/` of the working folder.
+whole checkpoints lie in the run below `work_dirs/` of the working folder. After a `resume_epoch` the numbers go on from it, where
+upstream begins at 0 again; `max_steps` are further steps, as they are there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,10 +31,10 @@ from stylekit.engine.checkpoint import load_generator
 from stylekit.engine.start import CHECKPOINTS, find_start
 from stylekit.engine.train import TrainingPictures, TrainReport, train
 from stylekit.errors import DataError, Interrupted, UsageError
-from stylekit.modelscope.graph.frozen import frozen_graph
+from stylekit.modelscope.graph.frozen import frozen_graph, require_graphs
 from stylekit.modelscope.runtime.checkpoints import checkpoint_prefix
 from stylekit.paths import Workspace, atomic_write_bytes, sha256_file
-from stylekit.progress import Progress, silent
+from stylekit.progress import Bar, Progress
 
 STYLE = "cartoon-translation"
 _CONFIGURATION, _CONTENT, _SAVED = "configuration.json", "vgg19.npy", "saved_models"
@@ -66,9 +68,10 @@ class CartoonTranslationTrainer:
 
     Attributes:
         params: The section `train` of the configuration, with what outranks it.
-        recipe: The same as a recipe.
+        recipe: The same as a recipe; its `max_steps` count those before `resume_epoch` too.
 
     Raises:
+        MissingPartError: If the package that describes frozen graphs is not installed.
         UsageError: If there is no such model or configuration, or it lacks a key.
         RecipeError: If a value is outside its range.
         DataError: If a folder has no pictures, or fewer than a batch.
@@ -86,6 +89,7 @@ class CartoonTranslationTrainer:
         *args: Any,
         **kwargs: Any,
     ) -> None:
+        require_graphs()
         folder = Path(model).expanduser()
         self.model_dir = folder if folder.exists() else modelscope_style(model).path
         file = Path(cfg_file).expanduser() if cfg_file else self.model_dir / _CONFIGURATION
@@ -94,33 +98,37 @@ class CartoonTranslationTrainer:
         if missing := [key for key in (*_PLACES, *_KEYS, "resume_epoch") if key not in self.params]:
             mend = f"Pass {missing[0]}=..., or add it to the file." if missing[0] in given else "Add it to the file."
             raise UsageError(f"{file} has no train.{missing[0]}.", mend)
+        _check_types(self.params, file)
         self.recipe = _recipe(self.params, self.model_dir, file)
         self.pictures = _list_pictures(self.params)
         self.pictures.check(self.recipe.train.batch_size)
         self._assets = _content_network(self.model_dir)
         self._saved = Path(self.params["work_dir"]).expanduser() / _SAVED
 
-    def train(self, *args: Any, resume: bool = False, progress: Progress = silent, **kwargs: Any) -> TrainReport:
+    def train(self, *args: Any, resume: bool = False, progress: Progress | None = None, **kwargs: Any) -> TrainReport:
         """Train into `work_dir`: `saved_models/model-N.pb` at upstream's steps and at the last one, the run below `work_dirs/`.
 
         Args:
             *args: Passed over, as upstream does.
             resume: Go on with the newest run in `work_dir` as if it had not stopped.
-            progress: Shows rate and time left.
+            progress: Shows rate and time left; by default the log has a line every `logging_interval`, and is shown on stderr
+                if the script does nothing else with it.
             **kwargs: Passed over, as upstream does.
 
         Raises:
             StylekitError: As `stylekit.engine.train.train` does.
         """
+        _show_log()
         try:
             return train(
                 self.recipe,
                 workspace=Workspace(self._saved.parent),
                 resume=resume,
-                progress=progress,
+                progress=progress or self._logged,
                 pictures=self.pictures,
                 assets=self._assets,
                 saved=self._keep,
+                counted=_steps_before(self.params),
             )
         except Interrupted as stopped:
             raise Interrupted(stopped.message, "Go on with: trainer.train(resume=True)") from None
@@ -129,9 +137,33 @@ class CartoonTranslationTrainer:
         """Not supported, as in upstream's class; `stylekit eval` measures."""
         raise NotImplementedError("evaluate is not supported by CartoonTranslationTrainer; measure with: stylekit eval")
 
+    @contextmanager
+    def _logged(self, description: str, total: int | None = None) -> Iterator[Bar]:
+        yield _Lines(description, total, self.recipe.train.log_every)
+
     def _keep(self, checkpoint: Path) -> None:
         loaded = load_generator(checkpoint)
         atomic_write_bytes(self._saved / f"model-{loaded.step - 1}.pb", frozen_graph(loaded.module))
+
+
+class _Lines:
+    """A line of the log every so many steps."""
+
+    def __init__(self, description: str, total: int | None, every: int) -> None:
+        self._description, self._total, self._every, self._done = description, total, every, 0
+
+    def advance(self, n: int = 1, **fields: str | float) -> None:
+        self._done += n
+        if n == 1 and self._done % self._every == 0:
+            _LOG.info("%s: step %d of %s", self._description, self._done, self._total)
+
+
+def _show_log() -> None:
+    """Show the log on stderr where nobody listens to it, as upstream's own logger does."""
+    log = logging.getLogger("stylekit")
+    if not log.hasHandlers():
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
 
 
 class CartoonTranslationExporter:
@@ -187,6 +219,26 @@ def _read_settings(file: Path) -> dict[str, Any]:
     return settings
 
 
+def _check_types(params: Mapping[str, Any], file: Path) -> None:
+    """Refuse what is no folder or no number of a checkpoint; the recipe checks the rest."""
+    for key in _PLACES:
+        if not isinstance(params[key], str | Path) or not str(params[key]):
+            raise UsageError(
+                f"{file}: train.{key} is {json.dumps(params[key], default=str)}, but must name a folder.", f"Pass {key}=..."
+            )
+    epoch = params["resume_epoch"]
+    if not isinstance(epoch, int) or epoch < 0:
+        raise UsageError(
+            f"{file}: train.resume_epoch is {json.dumps(epoch, default=str)}, but must be the N of {CHECKPOINTS}/model-N, or 0.",
+            "Correct the file.",
+        )
+
+
+def _steps_before(params: Mapping[str, Any]) -> int:
+    """Return the steps done at `resume_epoch`, which counts from 0, 0 itself being a new training."""
+    return int(params["resume_epoch"] + 1 if params["resume_epoch"] else 0)
+
+
 def _recipe(params: Mapping[str, Any], model_dir: Path, file: Path) -> Recipe:
     """Return upstream's settings as a recipe; checkpoints are saved at steps that are logged too, as upstream does."""
     epoch = params["resume_epoch"]
@@ -197,7 +249,7 @@ def _recipe(params: Mapping[str, Any], model_dir: Path, file: Path) -> Recipe:
     except ValidationError as error:
         raise explain(error, str(file), {f"train.{ours}": f"{file}, {theirs}" for theirs, ours in _KEYS.items()}) from error
     every = math.lcm(recipe.train.log_every, recipe.train.save_every)
-    update = {"save_every": every, "sample_every": every}
+    update = {"save_every": every, "sample_every": every, "max_steps": recipe.train.max_steps + _steps_before(params)}
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=update)})
 
 

@@ -24,7 +24,10 @@ from stylekit.modelscope.graph.folder import (
     PIPELINE,
     TASK,
 )
-from stylekit.modelscope.graph.frozen import parse_graph, read_frozen
+from stylekit.modelscope.graph.frozen import frozen_graph, read_file, read_frozen
+from stylekit.modelscope.graph.harmless import MAX_BYTES, read_harmless
+from stylekit.modelscope.graph.weights import generator_from
+from stylekit.modelscope.runtime.device import found_device
 from stylekit.modelscope.runtime.process import Child, Event, require_packages, visible_devices
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
@@ -72,10 +75,13 @@ def stylize(
     pairs = pair_files(inputs, output or workspace.root / "stylized", file_format)
     environment = visible_devices(device)
     folder = _find(style or workspace.current_style(), workspace)
-    _check(folder)
+    files = _check(folder)
     require_packages(_PURPOSE)
-    with _Upstream(folder, [file for file, _ in pairs], environment) as upstream:
-        return stylize_files(pairs, upstream.draw, style=str(style or folder), quality=quality, progress=progress)
+    with tempfile.TemporaryDirectory() as copied:
+        for name, data in files.items():
+            (Path(copied) / name).write_bytes(data)
+        with _Upstream(Path(copied), [file for file, _ in pairs], device, environment) as upstream:
+            return stylize_files(pairs, upstream.draw, style=str(style or folder), quality=quality, progress=progress)
 
 
 def _find(style: str | Path | None, workspace: Workspace) -> Path:
@@ -100,8 +106,12 @@ def _find(style: str | Path | None, workspace: Workspace) -> Path:
     )
 
 
-def _check(folder: Path) -> None:
-    """Refuse, before TensorFlow is given any of it, a folder that is not whole or not what it should be."""
+def _check(folder: Path) -> dict[str, bytes]:
+    """Return the files that upstream is given in a folder's place, where that is whole and what it should be.
+
+    Networks are written anew from their tensors, and the configuration holds what upstream looks for and no more: it could name
+    packages to install. What is left of the folder's own are the picture of the mask and the face graphs, which only compute.
+    """
     for name in (CONFIGURATION_FILE, BACKGROUND_FILE, MASK_FILE, *FACE_GRAPHS):
         if not (folder / name).is_file():
             hint = "Every DCT-Net style on ModelScope has the same one: copy it from there, or export again with --faces DIR."
@@ -109,21 +119,24 @@ def _check(folder: Path) -> None:
     try:
         said: Any = json.loads((folder / CONFIGURATION_FILE).read_text("utf-8"))
         known = said["task"] == TASK and said["pipeline"]["type"] == PIPELINE
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         known = False
     if not known:
         raise ExportError(f"{folder / CONFIGURATION_FILE} is not that of a {TASK} model.", "Name a folder of a DCT-Net style.")
-    for name in (HEAD_FILE, BACKGROUND_FILE):
-        read_frozen(folder / name)
-    for name in FACE_GRAPHS:
-        parse_graph((folder / name).read_bytes(), str(folder / name))
+    configuration = {"framework": "tensorflow", "task": TASK, "pipeline": {"type": PIPELINE}}
+    return {
+        CONFIGURATION_FILE: json.dumps(configuration).encode(),
+        MASK_FILE: read_file(folder / MASK_FILE, MAX_BYTES),
+        **{name: frozen_graph(generator_from(read_frozen(folder / name))) for name in (HEAD_FILE, BACKGROUND_FILE)},
+        **{name: read_harmless(folder / name, wanted) for name, wanted in FACE_GRAPHS.items()},
+    }
 
 
 class _Upstream:
     """The pipeline, drawing pictures in their order in a child process; one that brings the child down costs only itself."""
 
-    def __init__(self, folder: Path, files: Sequence[Path], environment: dict[str, str]) -> None:
-        self._folder, self._left, self._environment = folder, deque(files), environment
+    def __init__(self, folder: Path, files: Sequence[Path], device: str, environment: dict[str, str]) -> None:
+        self._folder, self._left, self._device, self._environment = folder, deque(files), device, environment
         self._running = ExitStack()
         self._events: Iterator[Event] | None = None
 
@@ -138,7 +151,7 @@ class _Upstream:
         with ExitStack() as starting:
             scratch = starting.enter_context(tempfile.TemporaryDirectory())
             pictures = [str(file) for file in self._left]
-            job = {"folder": str(self._folder.resolve()), "pictures": pictures, "scratch": scratch}
+            job = {"folder": str(self._folder.resolve()), "pictures": pictures, "scratch": scratch, "device": self._device}
             self._events = starting.enter_context(Child(_TASK, job, _PURPOSE, environment=self._environment)).events()
             next(self._events)
             self._running = starting.pop_all()
@@ -165,9 +178,11 @@ class _Upstream:
 
 def draw(job: Job, link: Link) -> None:
     """In the child: draw one picture after the other; each becomes an event, with the picture or the reason why not."""
+    import tensorflow as tf
     from modelscope.outputs import OutputKeys
     from modelscope.pipelines import pipeline
 
+    found_device(tf, job["device"], link)
     upstream: Any = pipeline(TASK, model=job["folder"])
     detect = upstream.detect_face
     faces = 0

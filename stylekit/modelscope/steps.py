@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from stylekit.engine.checkpoint import Meta, write_checkpoint_folder
 from stylekit.engine.exchange import native_state
 from stylekit.engine.log import diverged
 from stylekit.engine.preview import write_sample_sheet
-from stylekit.errors import TrainingError, UsageError
+from stylekit.engine.train import hold
+from stylekit.errors import TrainingError
 from stylekit.modelscope.graph.weights import Arrays, generator_from
 from stylekit.modelscope.runtime.child import Job, Link
+from stylekit.modelscope.runtime.device import found_device
 
 
 def train(job: Job, link: Link) -> Job:
@@ -43,16 +46,16 @@ def train(job: Job, link: Link) -> Job:
     import tensorflow as tf
     from modelscope.trainers.cv import cartoon_translation_trainer as upstream
 
-    start = Meta.model_validate(job["start"])
-    found = _device(tf, job["device"])
+    start, run = Meta.model_validate(job["start"]), Path(job["run"])
+    found = found_device(tf, job["device"], link)
     _seed(tf, generator_for(start.recipe.seed, "init", start.step).initial_seed() % 2**31)
-    try:
+    with hold(run, child=True), _named_memory(tf, start):
         trainer: Any = upstream.CartoonTranslationTrainer(model=job["model"])
         _assign(tf, trainer._session, load_file(job["weights"]))
         trainer.face_photo_list.sort()
         trainer.face_cartoon_list.sort()
         shown = PictureSet([PictureFile(Path(path)) for path in job["shown"]], start.recipe.train.size)
-        watch = _Watch(tf, trainer, start, Path(job["run"]), shown=shown, link=link)
+        watch = _Watch(tf, trainer, start, run, shown=shown, link=link)
         write_grid = upstream.write_batch_image
         upstream.write_batch_image = lambda pictures, folder, name, side: write_grid(
             pictures, folder, name.replace(" ", "0"), side
@@ -61,13 +64,20 @@ def train(job: Job, link: Link) -> Job:
         link.tell("ready", found=found)
         trainer.train()
         trainer.train_writer.close()
+    return watch.meta.model_dump(mode="json")
+
+
+@contextmanager
+def _named_memory(tf: Any, start: Meta) -> Iterator[None]:
+    """Say in our words that TensorFlow's memory did not suffice."""
+    try:
+        yield
     except tf.errors.ResourceExhaustedError as error:
         train = start.recipe.train
         raise TrainingError(
             f"TensorFlow's memory does not suffice for a batch of {train.batch_size} pictures of {train.size} px.",
             "Use a smaller train.size, or --device cpu.",
         ) from error
-    return watch.meta.model_dump(mode="json")
 
 
 class _Watch:
@@ -123,35 +133,28 @@ class _Watch:
         return last
 
     def _save(self, arrays: Arrays) -> None:
-        """Save in upstream's form, where its loop has not just done so, and in ours; of either, keep the newest."""
+        """Save in upstream's form, where its loop has not just done so, and in ours; of either, keep the newest.
+
+        Upstream's `model-0` stays with them, since the scripts of its model cards export it.
+        """
         train, step = self._start.recipe.train, self.meta.step
         prefix = self._saved_models / "model"
         if f"{prefix}-{step - 1}" not in self._trainer.saver.last_checkpoints:
             self._trainer.saver.save(self._trainer._session, str(prefix), global_step=step - 1, write_meta_graph=False)
-        for old in sorted(self._saved_models.glob("model-*.index"), key=lambda p: int(p.stem[6:]))[: -train.keep_checkpoints]:
-            for file in self._saved_models.glob(f"{old.stem}.*"):
-                file.unlink()
         self._trainer.train_writer.flush()
         spent = self._start.train_s + time.perf_counter() - self._began
         self.meta = self.meta.model_copy(update={"train_s": spent})
         weights, states = native_state(arrays, step, learning_rate=train.learning_rate)
         write_checkpoint_folder(self._run, weights, states, self.meta, train.keep_checkpoints)
+        numbers = sorted(int(file.stem[6:]) for file in self._saved_models.glob("model-*.index"))
+        for old in filter(None, numbers[: -train.keep_checkpoints]):
+            for file in self._saved_models.glob(f"model-{old}.*"):
+                file.unlink()
 
     def _arrays(self) -> Arrays:
         variables = {variable.op.name: variable for variable in self._tf.global_variables()}
         found: Arrays = self._trainer._session.run(variables)
         return found
-
-
-def _device(tf: Any, asked: str | None) -> dict[str, str]:
-    """Return what TensorFlow computes on, for `env.json`."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        if asked not in (None, "cpu"):
-            raise UsageError(f"TensorFlow sees no GPU here, and --device {asked} asks for one.", "Use --device cpu.")
-        return {"device": "cpu"}
-    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "")
-    return {"device": "cuda", **({"gpu": name} if name else {})}
 
 
 def _seed(tf: Any, seed: int) -> None:

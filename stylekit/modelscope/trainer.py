@@ -1,19 +1,19 @@
 """`stylekit train --engine modelscope`: upstream's own trainer on our data sets, its results in a run folder like any other.
 
 Beside what every run holds, `upstream/` has what upstream's CartoonTranslationTrainer itself writes: `saved_models/model-N`,
-`images/`, `train_log/` (TensorBoard), and `upstream.log` with what it prints. Upstream counts steps from 0: its `model-99` is our
-`step-000100`.
+`images/`, `train_log/` (TensorBoard), and `upstream.log` with what it prints, which stays where upstream fails. Upstream counts
+steps from 0: its `model-99` is our `step-000100`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,10 +23,10 @@ import torch
 from PIL import ExifTags, Image
 from safetensors.numpy import save_file
 
-from stylekit.assets import resolve
+from stylekit.assets import Resolved, resolve
 from stylekit.config.schema import Recipe
 from stylekit.data.datasets import PictureFile
-from stylekit.engine.checkpoint import Meta, latest_checkpoint, read_meta
+from stylekit.engine.checkpoint import Meta, checkpoint_folders, latest_checkpoint, read_meta
 from stylekit.engine.exchange import tf_arrays
 from stylekit.engine.log import TrainingLog
 from stylekit.engine.preview import PHOTOS
@@ -37,8 +37,8 @@ from stylekit.engine.train import (
     check_unchanged,
     continued,
     first_meta,
+    resumed,
     run_folder,
-    run_to_resume,
     training_pictures,
     versions,
 )
@@ -58,13 +58,34 @@ SMALLEST_BATCH = 16
 
 _PURPOSE = "Upstream's trainer"
 _TASK = "stylekit.modelscope.steps:train"
-_CONTENT_LAYER = "conv4_4"  # the last that upstream's Vgg19 builds (its models/cv/cartoon/loss.py)
-
-_LOG = logging.getLogger(__name__)
+_CONTENT, _CONTENT_LAYER = "vgg19-caffe", "conv4_4"  # the last that upstream's Vgg19 builds (its models/cv/cartoon/loss.py)
 
 
 class _UpstreamError(TrainingError):
     """Upstream's code failed; what it printed says more."""
+
+
+def check(recipe: Recipe, *, device: str | None = None, resume: bool = False) -> None:
+    """Refuse what can be refused before any picture is made or read, and without TensorFlow.
+
+    Args:
+        recipe: What to train and how; its `train.engine` is `modelscope`.
+        device: As `train` takes it.
+        resume: A run goes on, with the weights it has.
+
+    Raises:
+        UsageError: If the batch is smaller than upstream can take, or TensorFlow cannot use such a device.
+        MissingPartError: If a package that upstream imports is not installed.
+        AssetError: If `vgg19.npy` is missing, or is not that; or a published style to start from cannot be had.
+        CheckpointError: If there is nothing to start from, or it is damaged.
+        TrainingError: If it does not fit the recipe.
+    """
+    visible_devices(device or "auto")
+    _check_batch(recipe.train.batch_size)
+    require_packages(_PURPOSE)
+    _content_network()
+    if not resume:
+        read_start(recipe)
 
 
 def train(
@@ -92,11 +113,16 @@ def train(
         AssetError: If `vgg19.npy` is missing, or is not that.
         CheckpointError: If there is nothing to resume, or the recipe, data or frozen network are others than before.
         Interrupted: After Ctrl-C; the step is finished and saved.
-        TrainingError: If a loss or a weight of the generator is not finite, or upstream's code fails.
+        TrainingError: If the weights to start from do not fit, another process trains in the run, a loss or a weight of the
+            generator is not finite, or upstream's code fails.
     """
     workspace = workspace or Workspace()
+    with resumed(recipe.style, workspace) if resume else nullcontext() as run:
+        return _train(recipe, workspace, run, device, progress)
+
+
+def _train(recipe: Recipe, workspace: Workspace, run: Path | None, device: str | None, progress: Progress) -> TrainReport:
     environment = visible_devices(device or "auto")
-    run = run_to_resume(recipe.style, workspace) if resume else None
     recipe = _with_its_content_network(continued(recipe, run) if run else recipe)
     checkpoint = latest_checkpoint(run) if run else None
     before = read_meta(checkpoint) if checkpoint else None
@@ -106,18 +132,18 @@ def train(
         require_packages(_PURPOSE)
     pictures = training_pictures(recipe, workspace)
     _check_pictures(pictures, recipe.train.batch_size)
-    content = resolve("content", prefer=recipe.train.content.network)
-    meta = first_meta(recipe, {"content": content}, pictures)
+    content, vgg = _content_network()
+    start = None if run else read_start(recipe)
+    meta = first_meta(recipe, {"content": content}, pictures, start)
     arrays: Arrays = {}
     if run and before and checkpoint:
         check_unchanged(run, before, meta)
         meta = before.model_copy(update={"recipe": recipe})
+        if finished:
+            return TrainReport(run, meta.step, meta.train_s, recipe.train.content.network)
         arrays = tf_arrays(checkpoint)
-    elif start := read_start(recipe):
+    elif start:
         arrays = _starting(start)
-    if run and finished:
-        return TrainReport(run, meta.step, meta.train_s, recipe.train.content.network)
-    vgg = load_vgg19_caffe(content.path, _CONTENT_LAYER)
 
     said = {"python": platform.python_version(), "platform": platform.platform(), "engine": recipe.train.engine}
     said |= {"device": device or "auto"} | versions("stylekit", "modelscope", "tensorflow", "tf_slim", "numpy", "scikit-image")
@@ -131,23 +157,36 @@ def train(
             "device": device,
         }
         try:
-            meta = _follow(job, meta, folder, said=said, environment=environment, progress=progress)
-        except _UpstreamError as failure:
-            if "InvalidArgument" in failure.message:
-                for file in (*pictures.photos, *pictures.cartoons):
-                    read_rgb(file.path)  # names the picture that cannot be decoded, if that was it
-            raise
-        except BaseException:
-            if not (folder / "stats.jsonl").is_file():
+            with _undecodable_named(pictures):
+                meta = _follow(job, meta, folder, said=said, environment=environment, progress=progress)
+        except BaseException as failure:
+            if not isinstance(failure, _UpstreamError) and not (folder / "stats.jsonl").is_file():
                 shutil.rmtree(folder / UPSTREAM, ignore_errors=True)
             raise
     return TrainReport(folder, meta.step, meta.train_s, recipe.train.content.network)
 
 
+@contextmanager
+def _undecodable_named(pictures: TrainingPictures) -> Iterator[None]:
+    """Name the picture that cannot be decoded, if that was why upstream's code failed."""
+    try:
+        yield
+    except _UpstreamError as failure:
+        if "InvalidArgument" in failure.message:
+            for file in (*pictures.photos, *pictures.cartoons):
+                read_rgb(file.path)
+        raise
+
+
 def _with_its_content_network(recipe: Recipe) -> Recipe:
     """Name the content network where the recipe leaves it open; upstream knows one."""
-    content = recipe.train.content.model_copy(update={"network": "vgg19-caffe"})
+    content = recipe.train.content.model_copy(update={"network": _CONTENT})
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"content": content})})
+
+
+def _content_network() -> tuple[Resolved, Vgg]:
+    content = resolve("content", prefer=_CONTENT)
+    return content, load_vgg19_caffe(content.path, _CONTENT_LAYER)
 
 
 def _check_batch(size: int) -> None:
@@ -178,7 +217,7 @@ def _starting(start: Start) -> Arrays:
         if weights.optimizers is not None:
             arrays |= optimizer_arrays(weights.optimizers, {"generator": weights.generator, **weights.discriminators})
             taken.append("Adam's moments")
-    _LOG.info("Starting from %s: %s.", start.source, ", ".join(taken))
+    start.log(taken)
     return arrays
 
 
@@ -276,7 +315,7 @@ def _follow(
         meta = Meta.model_validate(child.result())
     log.close()
     if stop.is_set() and meta.step < train.max_steps:
-        if not meta.step:
+        if not checkpoint_folders(run):
             raise Interrupted("Stopped before the first step.", "Start again with the same command.")
         raise Interrupted(f"Stopped after step {meta.step}; everything is saved in {run}.", "Go on with: stylekit train --resume")
     return meta

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from stylekit.errors import AssetError
 _REPEATS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _CHANNELS = (64, 128, 256, 512, 512)
 INPUT_SIZE = 224
+MAX_BYTES = 2**30
+"""A weight file larger than this is refused; VGG-19 with its fully connected layers has 575 million bytes."""
+_MOST_GROWTH = 4  # float16 doubles as float32, and Python 3's protocol 2 encodes every array's bytes once more
 VGG19_MEAN_BGR = (103.939, 116.779, 123.68)
 VGG16_HED_MEAN_BGR = (104.007, 116.669, 122.679)
 
@@ -89,41 +94,166 @@ class Vgg(nn.Module):
         return F.relu(self.features(picture, (last,))[last]).mean((2, 3))
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that can build dictionaries, lists and numeric NumPy arrays, and nothing else."""
+class _Array:
+    """What NumPy's pickled form of an array becomes: float32 values, made only when all their bytes are there."""
 
-    _allowed = frozenset(
-        (module, name) for module in ("numpy.core.multiarray", "numpy._core.multiarray") for name in ("_reconstruct", "scalar")
-    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
+    __slots__ = ("_reader", "values")
+
+    def __init__(self, reader: _ArraysOnly) -> None:
+        self._reader = reader
+        self.values: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_column, raw = state
+        if kind.name in _OBJECTS:  # the box around the whole dictionary
+            if shape != () or len(raw) != 1:
+                raise ValueError("it holds an array of objects")
+            self.values = raw[0]
+            return
+        if not isinstance(raw, bytes | str):
+            raise ValueError("it holds an array without bytes")
+        array = np.frombuffer(raw if isinstance(raw, bytes) else raw.encode("latin1"), kind.order + kind.name)
+        if array.size != math.prod(shape):
+            raise ValueError(f"it holds {array.size:,} numbers for an array of shape {shape!s:.60}")
+        self._reader.charge(4 * array.size)
+        self.values = array.reshape(shape, order="F" if by_column else "C").astype(np.float32)
+
+
+class _Kind:
+    """What NumPy's pickled form of an array's number type becomes."""
+
+    __slots__ = ("name", "order")
+
+    def __init__(self, name: str) -> None:
+        if name not in ("f2", "f4", "f8", *_OBJECTS):
+            raise pickle.UnpicklingError(f"it holds an array of type {name}")
+        self.name, self.order = name, "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else "<"
+
+
+class _Named(dict[str, Any]):
+    """A dictionary whose keys are names: hashing what else a file can build may bring the interpreter down."""
+
+    __slots__ = ()
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if not isinstance(name, str):
+            raise TypeError("a layer has no name")
+        super().__setitem__(name, value)
+
+
+class _ArraysOnly(pickle._Unpickler):
+    """Unpickler that can build dictionaries, lists and numeric NumPy arrays, and nothing else.
+
+    It is Python's own in Python: the one in C lets a file ask for any amount of memory before it is seen what the file holds.
+    Nothing of NumPy is called by what a file says. What is made from it may have a few times the file's size.
+    """
+
+    def __init__(self, data: bytes, start: int) -> None:
+        stream = io.BytesIO(data)
+        stream.seek(start)
+        super().__init__(stream, encoding="latin1")
+        self._left = _MOST_GROWTH * len(data)
+
+    def _dictionary(self) -> None:
+        self.append(_Named())  # type: ignore[attr-defined]
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError("it holds sets, or a dictionary of another kind")
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.EMPTY_DICT[0]: _dictionary,
+        **dict.fromkeys((pickle.DICT[0], pickle.EMPTY_SET[0], pickle.ADDITEMS[0], pickle.FROZENSET[0]), _refuse),
+    }
+
+    def charge(self, size: int) -> None:
+        """Count bytes that are made."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("it asks for far more memory than its own size")
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._allowed:
+        """Return our own stand-in for the few things that a pickled array names."""
+        found = {
+            ("numpy._core.multiarray", "_reconstruct"): self._array,
+            ("numpy", "ndarray"): _NDARRAY,
+            ("numpy", "dtype"): self._kind,
+            ("_codecs", "encode"): self._encode,
+        }.get((module.replace("numpy.core", "numpy._core"), name))
+        if found is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return found
+
+    def _array(self, kind: Any, shape: Any, letter: Any) -> _Array:
+        if kind is not _NDARRAY or shape != (0,):
+            raise pickle.UnpicklingError("it asks for an array of another kind")
+        return _Array(self)
+
+    def _kind(self, name: str, align: Any = False, copy: Any = True) -> _Kind:
+        return _Kind(name)
+
+    def _encode(self, text: str, encoding: str) -> bytes:
+        if encoding not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+        self.charge(len(text))
+        return text.encode("latin1")
 
 
 def read_array_dict(path: Path) -> dict[str, list[NDArray[np.float32]]]:
     """Read `vgg19.npy` (a pickled dictionary: layer name -> [HWIO kernel, bias]) without executing anything it holds.
 
     Raises:
-        AssetError: If the file is missing, is not of that form, or asks for anything beside plain arrays.
+        AssetError: If the file is missing, far too large, not of that form, or asks for anything beside plain arrays or for far
+            more memory than its own size.
     """
     mend = "Get the file again from a source you trust and run: stylekit assets add content FILE"
     try:
-        stream = io.BytesIO(path.read_bytes())
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"it has {size / 2**20:,.0f} MB, and the whole of VGG-19 548")
+        data = path.read_bytes()
+        stream = io.BytesIO(data)
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read_header(stream)
         if kind != np.dtype(object) or shape != ():
             raise ValueError("it does not hold one dictionary")
-        content = _ArraysOnly(stream, encoding="latin1").load()
-        if isinstance(content, np.ndarray) and content.shape == ():
-            content = content.item()
+        content = _ArraysOnly(data, stream.tell()).load()
+        if isinstance(content, _Array):
+            content = content.values
         if not isinstance(content, dict):
             raise ValueError("it does not hold one dictionary")
-        return {str(k): [np.asarray(a, dtype=np.float32) for a in v] for k, v in content.items()}
-    except (OSError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise AssetError(f"{path} is not a safe VGG weight file: {error}.", mend) from error
+        arrays = {}
+        for name, values in content.items():
+            if not isinstance(values, list | tuple) or not all(
+                isinstance(each, _Array) and isinstance(each.values, np.ndarray) for each in values
+            ):
+                raise ValueError(f"its {name!s:.40} is not a list of arrays")
+            arrays[str(name)] = [each.values for each in values]
+        return arrays
+    except _UNREADABLE as error:
+        reason = str(error) or "it asks for more memory than there is"
+        raise AssetError(f"{path} is not a safe VGG weight file: {reason.rstrip('.')}.", mend) from error
+
+
+_NDARRAY = object()
+_OBJECTS = ("O", "O4", "O8")
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+    pickle.UnpicklingError,
+)
 
 
 def _fill(network: Vgg, arrays: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]], path: Path) -> Vgg:

@@ -11,6 +11,8 @@ import pytest
 from stylekit import assets, doctor
 from stylekit.doctor import Check
 from stylekit.errors import StylekitError
+from stylekit.modelscope.runtime.layer import TESTED
+from stylekit.modelscope.runtime.probe import Upstream
 from tests.assets.conftest import FACE, Shelf
 
 
@@ -19,7 +21,8 @@ def _upstream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Take it as given that upstream's code can be imported, which takes seconds to find out."""
     if "modelscope" not in request.keywords:
         monkeypatch.setattr(doctor, "missing_packages", list)
-        monkeypatch.setattr(doctor, "versions", lambda: {"tensorflow": "2.21"})
+        monkeypatch.setattr(doctor, "look", lambda: Upstream({"tensorflow": "2.30"}, sees_gpu=False))
+        monkeypatch.setattr(doctor, "has_nvidia_gpu", lambda: False)
 
 
 def checks() -> dict[str, Check]:
@@ -76,12 +79,13 @@ def test_a_system_library_that_opencv_misses_is_named_with_the_packages_that_bri
 
 def test_upstreams_code_is_imported_and_what_it_lacks_is_named(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "modelscope engine"
-    assert (checks()[name].ok, checks()[name].detail) == (True, "tensorflow 2.21")
+    detail = "tensorflow 2.30; tested with modelscope 1.40, tensorflow 2.21"
+    assert (checks()[name].ok, checks()[name].detail) == (True, detail)
 
     def fail() -> None:
         raise StylekitError("Importing upstream's code failed: ImportError: no libcuda.", "The last it printed: x")
 
-    monkeypatch.setattr(doctor, "versions", fail)
+    monkeypatch.setattr(doctor, "look", fail)
     broken = checks()[name]
     assert (broken.ok, broken.required) == (False, False)
     assert "no libcuda" in broken.detail
@@ -92,11 +96,24 @@ def test_upstreams_code_is_imported_and_what_it_lacks_is_named(empty_home: Path,
     assert missing.mend == "Run: pip install 'stylekit[modelscope]'"
 
 
+def test_a_gpu_that_tensorflow_passes_over_is_said_with_what_it_lacks(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "has_nvidia_gpu", lambda: True)
+    check = checks()["modelscope engine"]
+    assert (check.ok, check.required, check.mend) == (False, False, "Run: pip install 'tensorflow[and-cuda]'")
+    assert check.detail.endswith("; TensorFlow does not see the NVIDIA GPU")
+    monkeypatch.setattr(doctor, "look", lambda: Upstream({}, sees_gpu=True))
+    assert checks()["modelscope engine"].ok
+
+
+def test_the_versions_that_are_tested_are_those_of_the_lock() -> None:
+    lock = (Path(__file__).parents[2] / "constraints.txt").read_text("utf-8").splitlines()
+    for package, version in TESTED.items():
+        assert any(line.startswith(f"{package}=={version}.") for line in lock), package
+
+
 @pytest.mark.modelscope
 @pytest.mark.slow
 def test_upstreams_code_really_is_imported() -> None:
-    if missing := doctor.missing_packages():
-        pytest.skip(f"not installed: {', '.join(missing)}")
     check = doctor._upstream()
     assert check.ok, check
     assert f"tensorflow {importlib.metadata.version('tensorflow')}" in check.detail

@@ -38,11 +38,13 @@ class Hub:
         repositories: Files by "models/OWNER/NAME@REVISION" or "datasets/...".
         torn: Files of which only the first half is sent.
         asked: Files that were asked for, each with the byte it was asked from.
+        missed: Repositories that were asked for and are not there.
     """
 
     repositories: dict[str, dict[str, bytes]]
     torn: set[str] = field(default_factory=set)
     asked: list[tuple[str, int]] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
 
     def handler(hub) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the request's
         class Handler(BaseHTTPRequestHandler):
@@ -52,6 +54,7 @@ class Hub:
                 name, _, call = url.path.removeprefix("/api/v1/").partition("/repo")
                 files = hub.repositories.get(f"{name}@{query.get('Revision')}")
                 if files is None:
+                    hub.missed.append(name)
                     self._send(404, json.dumps({"Code": 404, "Success": False, "Message": "not found"}).encode())
                 elif call:
                     listing = [
@@ -148,6 +151,23 @@ def test_a_style_that_the_hub_does_not_have_says_which_files_to_bring(hub: Hub, 
     assert code == 1
     assert "modelscope-sd-illustration is not cached." in str(answer["error"])
     assert "Put cartoon_h.pb (and cartoon_bg.pb," in str(answer["hint"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_style_is_asked_for_under_its_owners_new_name_too(hub: Hub, tmp_path: Path, empty_home: Path, there: bool) -> None:
+    files = hub.repositories.pop(f"models/{model_id('sd-design')}@v1.0.0")
+    if there:
+        hub.repositories[f"models/{model_id('sd-design', 'iic')}@v1.0.0"] = files
+    code, answer = stylekit(tmp_path, "assets", "fetch", STYLE)
+    if there:
+        assert code == 0, answer
+        record = json.loads((empty_home / f"assets/{STYLE}/v1.0.0/asset.json").read_text())
+        assert record["source"] == f"ms:{model_id('sd-design', 'iic')}@v1.0.0"
+    else:
+        assert code == 1
+        assert f"ms:{model_id('sd-design')}@v1.0.0 could not be fetched" in str(answer["error"])
+    asked = [name for name in hub.missed if name.startswith("models/")]
+    assert asked == [f"models/{model_id('sd-design', owner)}" for owner in (("damo",) if there else ("damo", "iic"))]
 
 
 def test_a_data_set_is_ready_to_be_trained_and_not_fetched_twice(hub: Hub, tmp_path: Path, empty_home: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stylekit import assets
-from stylekit.assets import catalogue, mscache, sources
+from stylekit.assets import catalogue, mscache, sources, store
 from stylekit.assets.catalogue import ModelScopeDataset, ModelScopeFile, ModelScopeFolder
 from stylekit.errors import AssetError, DataError, UsageError
 
@@ -165,6 +166,27 @@ def test_the_wanted_revision_comes_before_others(ms_cache: Path) -> None:
     assert assets.modelscope_style("sd-design").source.endswith("@v1.0.0")
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_pinned_style_comes_from_the_hub_where_the_cache_has_another_revision(
+    ms_cache: Path, tmp_path: Path, reached: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_files(ms_cache / f"models/{model_id('sd-design').replace('/', '--')}/snapshots/v9", *MODEL)
+    if reached:
+        fetched = write_files(tmp_path / "fetched", *MODEL)
+        monkeypatch.setattr(sources, "download", lambda source, folder: fetched)
+    resolved = assets.modelscope_style("sd-design")
+    pinned, other = f"ms:{model_id('sd-design')}@v1.0.0", f"ms-cache:{model_id('sd-design')}@v9"
+    assert resolved.source == (pinned if reached else other)
+    assert (f"Another revision is taken: {other}." in caplog.text) == (not reached)
+
+
+def test_an_unknown_revision_comes_before_the_hub(ms_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "download", lambda source, folder: pytest.fail("the hub was asked"))
+    write_files(ms_cache / f"models/{model_id('sd-design').replace('/', '--')}/snapshots/v9", *MODEL)
+    write_files(ms_cache / f"hub/{model_id('sd-design')}", *MODEL)
+    assert assets.modelscope_style("sd-design").source == f"ms-cache:{model_id('sd-design')}"
+
+
 def test_dots_in_a_name_are_found_as_older_clients_write_them(ms_cache: Path) -> None:
     write_files(ms_cache / "models/me/net-1___5", "a.bin")
     found = mscache.find(ModelScopeFile("me/net-1.5", "a.bin"), ())
@@ -182,6 +204,38 @@ def test_the_content_network_comes_from_that_cache_too_and_unasked(ms_cache: Pat
     write_files(ms_cache / f"models/{model_id('anime')}", "vgg19.npy")
     resolved = assets.resolve("content")
     assert (resolved.name, resolved.source) == ("vgg19-caffe", f"ms-cache:{model_id('anime')}/vgg19.npy")
+
+
+def test_the_content_network_comes_from_a_style_that_was_brought(tmp_path: Path, ms_cache: Path) -> None:
+    write_files(ms_cache / f"models/{model_id('sketch')}", "vgg19.npy", "detector.pb")
+    assert assets.find_in_styles("vgg19.npy") == (ms_cache / f"models/{model_id('sketch')}", f"ms-cache:{model_id('sketch')}")
+    own = write_files(tmp_path / "mine", *MODEL, "vgg19.npy")
+    assets.add("modelscope-style", own, "modelscope-3d")
+    shutil.rmtree(own)
+    found = assets.find_in_styles("vgg19.npy", "keypoints.pb")
+    assert found == (assets.modelscope_style("3d").path, "user:mine")
+    assert assets.find_in_styles("vgg19.npy", "nothing") is None
+    resolved = assets.resolve("content")
+    assert (resolved.name, resolved.source) == ("vgg19-caffe", "user:mine/vgg19.npy")
+    assert resolved.path.read_bytes() == b"vgg19.npy"
+    (found[0] / "vgg19.npy").unlink()
+    assert assets.find_in_styles("keypoints.pb") is None, "a damaged style counts as missing"
+
+
+def test_another_models_file_is_not_taken_from_a_style(ms_cache: Path, tmp_path: Path) -> None:
+    assets.add("modelscope-style", write_files(tmp_path / "mine", *MODEL, "a.bin"), "modelscope-3d")
+    part = catalogue.Part(ModelScopeFile("me/net", "a.bin"), (("", "a.bin"),))
+    own = replace(catalogue.CATALOGUE["vgg19-caffe"], name="own", parts=(part,))
+    with pytest.raises(AssetError, match="STYLEKIT_OFFLINE"):
+        store._obtain(part.source, own, tmp_path / "fetched")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("modelscope:3d", True), (model_id("3d"), True), (model_id("3d", "iic"), True), ("3d", False), ("runs/damo/3d", False)],
+)
+def test_what_names_a_style_is_told_from_a_file(text: str, names: bool) -> None:
+    assert assets.names_style(text) == names
 
 
 DATASET = "menyifang/dctnet_train_clipart_mini_ms"

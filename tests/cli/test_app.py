@@ -62,6 +62,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"stylekit {stylekit.__version__}\n"
 
 
+def test_a_value_that_reads_like_a_command_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["stylize", "--engine", "modelscope", "run", "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["error"] == "No style is named."
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -1,3 +1,4 @@
+import json
 import logging
 import shutil
 
@@ -10,7 +11,7 @@ from stylekit.bundle import BundledNetwork, Networks, Style, Training, write_bun
 from stylekit.bundle.weights import pack_weights
 from stylekit.config.load import parse_recipe
 from stylekit.engine import start as starting
-from stylekit.engine.checkpoint import checkpoint_folders
+from stylekit.engine.checkpoint import checkpoint_folders, read_meta
 from stylekit.engine.start import begin, find_start, read_start
 from stylekit.engine.train import make_accelerator, train
 from stylekit.errors import CheckpointError, MissingPartError, TrainingError
@@ -81,12 +82,18 @@ def test_generators_from_bundles_graphs_and_model_folders(tmp_path, monkeypatch)
     model.mkdir()
     (model / "cartoon_h.pb").write_bytes(frozen_graph(network))
     published = Resolved("modelscope-3d", "modelscope-style", model, "", "", "", "")
-    monkeypatch.setattr(starting, "modelscope_style", lambda name: {"modelscope:3d": published}[name])
-    for source in (tmp_path / "folder", tmp_path / "style.zip", model / "cartoon_h.pb", model, "modelscope:3d"):
+    names = ["modelscope:3d", *(f"{owner}/cv_unet_person-image-cartoon-3d_compound-models" for owner in ("damo", "iic"))]
+    monkeypatch.setattr(starting, "modelscope_style", lambda name: dict.fromkeys(names, published)[name])
+    for source in (tmp_path / "folder", tmp_path / "style.zip", model / "cartoon_h.pb", model, *names):
         found = find_start(str(source))
         assert same(found.weights.generator, network), source
         assert (found.weights.discriminators, found.weights.optimizers, found.weights.step) == (None, None, None)
-    assert find_start("modelscope:3d").source == "modelscope:3d"
+    assert find_start("modelscope:3d").source == f"modelscope:3d ({model / 'cartoon_h.pb'})"
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "damo" / "mine"
+    own.mkdir(parents=True)
+    (own / "cartoon_h.pb").write_bytes(frozen_graph(network))
+    assert find_start("damo/mine").source == "damo/mine/cartoon_h.pb"
 
 
 def test_a_run_and_its_checkpoint_give_the_averaged_generator(workspace):
@@ -109,6 +116,49 @@ def test_a_tensorflow_checkpoint_is_named_by_prefix_file_folder_or_its_newest(ch
     assert asked == ["model-7", "model-7", "model-7", "model-10"]
 
 
+def test_a_model_folder_starts_a_new_style_and_a_checkpoint_goes_on(checkpoint, monkeypatch):
+    folder, _ = checkpoint
+    prefix = folder / "tf_ckpts" / "model-7"
+    published = Resolved("modelscope-3d", "modelscope-style", folder, "", "", "", "")
+    monkeypatch.setattr(starting, "modelscope_style", lambda _: published)
+    for source in (str(folder), "modelscope:3d"):
+        new = find_start(source)
+        assert (new.step, new.weights.step, new.weights.optimizers) == (0, STEP, None)
+        assert new.weights.discriminators.keys() == {"disc_gray", "disc_blur"}
+    assert find_start("modelscope:3d").source == f"modelscope:3d ({folder / 'tf_ckpts' / 'model-10'})"
+    on = find_start(str(prefix))
+    assert (on.step, on.weights.optimizers.keys()) == (STEP, {"generator", "discriminators"})
+    for epoch, wanted in ((9, "model-9"), (0, "model-10"), (8, "model-10"), ("9", "model-10"), (None, "model-10")):
+        (folder / "configuration.json").write_text(json.dumps({"train": {"resume_epoch": epoch}}))
+        assert find_start(str(folder)).source == str(folder / "tf_ckpts" / wanted)
+    (folder / "configuration.json").write_text("[]")
+    assert find_start(str(folder)).source.endswith("model-10")
+
+
+def test_steps_behind_a_checkpoint_count(checkpoint):
+    folder, _ = checkpoint
+    source = folder / "tf_ckpts" / "model-7"
+    with pytest.raises(TrainingError, match=r"model-7 has 8 steps behind it, and train\.max_steps.*is 8\. Use --max-steps 1008"):
+        read_start(tiny_recipe(f"train.init={source}", "train.max_steps=8"))
+    assert read_start(tiny_recipe(f"train.init={source}", "train.max_steps=9")).step == 8
+    assert read_start(tiny_recipe(f"train.init={folder}", "train.max_steps=1")).step == 0
+    assert read_start(tiny_recipe(f"train.init={source}", "train.max_steps=9"), 4).step == 4
+
+
+def test_a_run_from_a_checkpoint_counts_on(checkpoint, workspace):
+    folder, _ = checkpoint
+    report = train(
+        tiny_recipe(f"train.init={folder / 'tf_ckpts' / 'model-7'}", "train.max_steps=10"), workspace=workspace, device="cpu"
+    )
+    assert report.step == 10
+    meta = read_meta(checkpoint_folders(report.run)[-1])
+    assert (meta.step, meta.images_seen) == (10, 30)
+    rows = [json.loads(row) for row in (report.run / "stats.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["images_seen"]) for row in rows] == [(10, 30)]
+    state = torch.load(checkpoint_folders(report.run)[-1] / "state.pt", weights_only=True)
+    assert state["generator"]["state"][0]["step"] == 10
+
+
 def test_a_checkpoint_too_old_for_its_beta_powers_is_as_old_as_its_name_says(tmp_path, monkeypatch, arrays):
     old = {name: np.zeros_like(value) if "_power" in name else value for name, value in arrays.items()}
     monkeypatch.setattr(starting, "read_checkpoint", lambda _: old)
@@ -129,7 +179,9 @@ def test_without_tensorflow_a_model_folder_falls_back_on_its_graph_and_says_so(c
     with pytest.raises(MissingPartError):
         find_start(str(folder))
     (folder / "cartoon_h.pb").write_bytes(frozen_graph(generator(5)))
-    assert same(find_start(str(folder)).weights.generator, generator(5))
+    found = find_start(str(folder))
+    assert same(found.weights.generator, generator(5))
+    begin(built(), found)
     assert "needs the package tensorflow" in caplog.text
     assert "cartoon_h.pb alone is used" in caplog.text
     with pytest.raises(MissingPartError):
@@ -145,7 +197,7 @@ def built(*changes):
 
 def test_everything_a_checkpoint_has_is_taken_and_adam_goes_on(checkpoint, arrays, caplog):
     folder, _ = checkpoint
-    method, found = built(), find_start(str(folder))
+    method, found = built(), find_start(str(folder / "tf_ckpts" / "model-10"))
     with caplog.at_level(logging.INFO):
         begin(method, found)
     assert caplog.messages == [
@@ -165,7 +217,7 @@ def test_everything_a_checkpoint_has_is_taken_and_adam_goes_on(checkpoint, array
 
 def test_what_the_recipe_does_not_train_is_left_out_and_said(checkpoint, caplog):
     folder, _ = checkpoint
-    method, found = built("train.loss.lambda_texture=0"), find_start(str(folder))
+    method, found = built("train.loss.lambda_texture=0"), find_start(str(folder / "tf_ckpts" / "model-10"))
     with caplog.at_level(logging.INFO):
         begin(method, found)
     assert caplog.text.rstrip().endswith("; left out: disc_gray, Adam's moments of the discriminators.")

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from stylekit.config.load import dump_recipe, load_recipe, parse_recipe
+from stylekit.engine import train as engine
 from stylekit.engine.checkpoint import checkpoint_folders, load_generator, newest_run, read_meta
-from stylekit.engine.train import continued, train
-from stylekit.errors import CheckpointError, DataError, OtherRunError, StylekitError, TrainingError
+from stylekit.engine.train import continued, hold, train
+from stylekit.errors import CheckpointError, DataError, OtherRunError, StylekitError, TrainingError, UsageError
 from stylekit.images import read_rgb
 from stylekit.methods.base import create_method
 from tests.engine.conftest import TINY, tiny_recipe
@@ -40,9 +41,15 @@ def test_run_folder_holds_exactly_what_it_should(workspace):
     assert report.run.name == "00000-dots-dctnet"
     files = {p.relative_to(report.run).as_posix() for p in report.run.rglob("*") if p.is_file()}
     checkpoint = ("weights.safetensors", "state.pt", "meta.json")
-    assert files == {"recipe.yaml", "env.json", "stats.jsonl", "samples/step-000003.jpg", "samples/step-000006.jpg"} | {
-        f"checkpoints/step-{step:06d}/{name}" for step in (4, 6) for name in checkpoint
-    }
+    assert files == {
+        ".lock",
+        ".child.lock",
+        "recipe.yaml",
+        "env.json",
+        "stats.jsonl",
+        "samples/step-000003.jpg",
+        "samples/step-000006.jpg",
+    } | {f"checkpoints/step-{step:06d}/{name}" for step in (4, 6) for name in checkpoint}
     rows = [json.loads(row) for row in (report.run / "stats.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert rows[-1]["images_seen"] == 18
@@ -150,12 +157,12 @@ except Interrupted as stopped:
 
 def test_resume_refuses_other_values_data_and_damage(workspace):
     run = train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu").run
-    with pytest.raises(OtherRunError, match=r"train\.learning_rate"):
+    with pytest.raises(OtherRunError, match=rf"train\.learning_rate.*stylekit train --init {run}"):
         train(tiny_recipe("train.learning_rate=0.001"), workspace=workspace, resume=True, device="cpu")
     moved = workspace.style("dots") / "0.png"
     kept = moved.read_bytes()
     moved.unlink()
-    with pytest.raises(OtherRunError, match="cartoons are not the ones"):
+    with pytest.raises(OtherRunError, match=rf"cartoons are not the ones.*stylekit train --init {run}"):
         train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
     moved.write_bytes(kept)
     damaged = checkpoint_folders(run)[-1] / "weights.safetensors"
@@ -179,6 +186,38 @@ def test_preset_upstream_keeps_its_first_step_as_upstream_does(workspace):
     train(parse_recipe(f"style: dots\ntrain: {{{', '.join(changes)}}}"), workspace=workspace, device="cpu", saved=kept.append)
     assert kept == checkpoint_folders(workspace.run_folders()[-1])
     assert [p.name for p in kept] == ["step-000001", "step-000003"]
+
+
+@pytest.mark.parametrize("child", [False, True])
+def test_only_one_trains_in_a_run_at_a_time(workspace, monkeypatch, child):
+    run = train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu").run
+    monkeypatch.setattr(engine, "_PATIENCE_S", 0.1)
+    with hold(run, child=child), pytest.raises(TrainingError, match=r"Another process trains in .*00000-dots-dctnet\. Wait"):
+        train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
+    assert [p.name for p in checkpoint_folders(run)] == ["step-000002"]
+    assert train(tiny_recipe(), workspace=workspace, resume=True, device="cpu").step == 6
+
+
+def test_a_run_is_held_while_it_is_trained_and_its_child_may_write_in_it(workspace, monkeypatch):
+    monkeypatch.setattr(engine, "_PATIENCE_S", 0.1)
+    refused = []
+
+    def saved(checkpoint):
+        with hold(workspace.run_folders()[-1], child=True):
+            pass
+        with pytest.raises(TrainingError, match="Another process trains"):
+            train(tiny_recipe(), workspace=workspace, resume=True, device="cpu")
+        refused.append(checkpoint.name)
+
+    train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu", saved=saved)
+    assert refused == ["step-000002"]
+
+
+def test_a_recipe_of_another_engine_is_not_trained_with_torch(workspace):
+    recipe = parse_recipe("style: dots\ntrain: {engine: modelscope}")
+    with pytest.raises(UsageError, match=r"engine is modelscope, and this trains with torch.*stylekit\.train"):
+        train(recipe, workspace=workspace, device="cpu")
+    assert not workspace.run_folders()
 
 
 def test_nothing_to_resume(workspace):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,23 @@ import yaml
 from PIL import Image
 from tensorboard.compat.proto import graph_pb2
 
-from stylekit.assets import fetch
+from stylekit.assets import Resolved, fetch
 from stylekit.cli import run as command
-from stylekit.engine.checkpoint import load_generator
+from stylekit.engine.checkpoint import latest_checkpoint, load_generator, read_meta, write_checkpoint_folder
+from stylekit.engine.exchange import native_state
 from stylekit.errors import ExportError, MissingPartError, StylekitError, UsageError
 from stylekit.exporters import ExportReport, build, export, up_to_date
 from stylekit.exporters.verify import MAX_LEVELS, measure, run_frozen
 from stylekit.faces.mask import feather_mask
 from stylekit.images import read_rgb, write_image
-from stylekit.modelscope.graph.folder import FACE_GRAPHS, write_model_folder
+from stylekit.methods.dctnet import ADAM_BETAS
+from stylekit.modelscope.graph.folder import FACE_GRAPHS, Checkpoint, is_current, write_model_folder
 from stylekit.modelscope.graph.frozen import draw, frozen_graph, read_frozen
-from stylekit.modelscope.graph.weights import generator_from
+from stylekit.modelscope.graph.weights import POWERS, Arrays, TrainingWeights, generator_from, training_arrays
+from stylekit.nn.discriminator import PatchDiscriminator
+from stylekit.nn.unet import Generator
 from stylekit.paths import Workspace
+from tests.assets.test_modelscope_styles import model_id
 from tests.modelscope.graph.networks import UPSTREAM, run_python
 from tests.trained import generator, make_run, recipe
 
@@ -50,6 +57,14 @@ def names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_style_at_hand() -> Iterator[None]:
+    """What this machine has fetched is no part of a test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(build, "find_in_styles", lambda *names: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportReport]:
     workspace = Workspace(tmp_path_factory.mktemp("workspace"))
@@ -63,7 +78,9 @@ def test_the_folder_lies_in_the_run_and_is_all_that_was_asked_for(exported: tupl
     assert report.path == report.modelscope.path == run / "modelscope"
     assert names(report.path) == WRITTEN
     assert not (run / "bundle").exists()
+    assert report.parity.keys() == {"modelscope"}
     assert 0 < report.parity["modelscope"].max_levels <= MAX_LEVELS
+    assert report.precision is None
 
 
 def test_both_graphs_are_the_trained_network_to_the_bit(exported: tuple[Path, ExportReport]) -> None:
@@ -117,11 +134,155 @@ def test_the_card_has_modelscopes_front_matter_and_says_what_is_missing(exported
     assert "--faces DIR" in str(exported[1].modelscope)
 
 
-def test_the_card_names_what_training_started_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("init", "base"),
+    [
+        ("modelscope:3d", model_id("3d")),
+        (model_id("sketch", "iic"), model_id("sketch")),
+        ("modelscope-3d", None),
+        ("00000-pop-art-dctnet", None),
+        ("damo/mine", None),
+        (None, None),
+    ],
+)
+def test_the_card_names_the_published_style_that_training_started_from(
+    init: str | None, base: str | None, exported: tuple[Path, ExportReport], tmp_path: Path
+) -> None:
+    style = exported[1].style
+    training = style.training.model_copy(update={"recipe": {"train": {"init": init}}})
+    folder = write_model_folder(tmp_path / "style", style.model_copy(update={"training": training}), b"graph", b"jpeg").path
+    matter = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert matter.get("base_model") == base
+
+
+def test_face_graphs_come_from_a_style_at_hand_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path)
-    run = make_run(workspace, made_by=recipe(train={**TRAIN, "init": "modelscope:3d"}))
-    card = (export(run, formats=ALONE, workspace=workspace).path / "README.md").read_text()
-    assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "modelscope:3d"
+    published = face_graphs(tmp_path / "published")
+    monkeypatch.setattr(build, "find_in_styles", lambda *names: (published, "ms:owner/style@master"))
+    run = make_run(workspace)
+    report = export(run, formats=ALONE, workspace=workspace)
+    assert report.modelscope is not None
+    assert report.modelscope.lacks == ()
+    assert report.notes[0] == "detector.pb and keypoints.pb are from ms:owner/style@master."
+    own = (report.path / "detector.pb").read_bytes() + b"\n\x00"
+    (report.path / "detector.pb").write_bytes(own)
+    (report.path / "keypoints.pb").unlink()
+    again = export(run, formats=ALONE, workspace=workspace)
+    assert again.notes[0] == "keypoints.pb is from ms:owner/style@master."
+    assert (report.path / "detector.pb").read_bytes() == own
+    assert names(report.path) == WRITTEN | {*FACE_GRAPHS}
+
+
+def test_what_training_started_from_comes_first_and_a_damaged_graph_is_only_said(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    start = face_graphs(tmp_path / "start")
+    run = make_run(workspace, made_by=recipe(train={**TRAIN, "init": str(start)}))
+    assert export(run, formats=ALONE, workspace=workspace).notes[0] == f"detector.pb and keypoints.pb are from {start}."
+    (start / "keypoints.pb").write_bytes(b"rubbish")
+    damaged = export(run, formats=ALONE, output=tmp_path / "mine", workspace=workspace)
+    assert damaged.modelscope is not None
+    assert damaged.modelscope.lacks == tuple(FACE_GRAPHS)
+    assert "keypoints.pb" in damaged.notes[0]
+
+
+def test_faces_may_name_a_published_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(tmp_path)
+    path = face_graphs(tmp_path / "published")
+    known = {"modelscope:3d": Resolved("modelscope-3d", "modelscope-style", path, "ms:3d", "", "", "")}
+    monkeypatch.setattr(build, "modelscope_style", known.__getitem__)
+    report = export(make_run(workspace), formats=ALONE, faces="modelscope:3d", workspace=workspace)
+    assert (report.path / "detector.pb").read_bytes() == (path / "detector.pb").read_bytes()
+
+
+def test_a_model_folder_alone_makes_no_bundles_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("pack_weights", "_rounded"):
+        monkeypatch.setattr(build, part, lambda *_: pytest.fail("made in vain"))
+    assert names(export(make_run(Workspace(tmp_path)), formats=ALONE, workspace=Workspace(tmp_path)).path) == WRITTEN
+
+
+def trained_as_upstream(workspace: Workspace, step: int) -> tuple[Path, Arrays]:
+    """Write a run of upstream's size, nothing in it 0, and return it with what upstream's trainer would have of it."""
+    torch.manual_seed(step)
+    made_by = recipe(train={"size": 64, "batch_size": 2, "max_steps": step})
+    networks = (Generator(), {"disc_gray": PatchDiscriminator(1), "disc_blur": PatchDiscriminator(3)})
+    arrays = training_arrays(TrainingWeights(*networks))
+    draw = np.random.default_rng(step)
+    for name in arrays:
+        if name.endswith(("/Adam", "/Adam_1")):
+            arrays[name] = draw.uniform(1e-6, 1e-3, arrays[name].shape).astype(np.float32)
+    for powers in POWERS.values():
+        arrays |= {name: np.array(beta ** (step + 1), np.float32) for name, beta in zip(powers, ADAM_BETAS, strict=True)}
+    run = make_run(workspace, step, made_by, networks[0])
+    meta = read_meta(latest_checkpoint(run))
+    shutil.rmtree(latest_checkpoint(run))
+    write_checkpoint_folder(run, *native_state(arrays, step), meta, keep=1)
+    return run, arrays
+
+
+def test_training_goes_along_for_upstreams_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(tmp_path)
+    given: list[Arrays] = []
+
+    def write(arrays: Arrays, prefix: Path) -> None:
+        given.append(arrays)
+        for suffix in ("index", "data-00000-of-00001"):
+            prefix.with_name(f"{prefix.name}.{suffix}").write_bytes(f"{len(given)} {suffix}".encode())
+
+    def written(path: Path) -> dict[str, str]:
+        return {file.name: file.read_text() for file in (path / "tf_ckpts").iterdir()}
+
+    monkeypatch.setattr(build, "write_checkpoint", write)
+    run, arrays = trained_as_upstream(workspace, 7)
+    report = export(run, formats=ALONE, workspace=workspace)
+    assert given[0].keys() == arrays.keys()
+    assert all(np.allclose(value, arrays[name], rtol=1e-6) for name, value in given[0].items())
+    assert written(report.path) == {"model-6.index": "1 index", "model-6.data-00000-of-00001": "1 data-00000-of-00001"}
+    assert json.loads((report.path / "configuration.json").read_text())["train"]["resume_epoch"] == 6
+    assert "goes on from `tf_ckpts/model-6`, 7 steps old. It needs the `vgg19.npy`" in (report.path / "README.md").read_text()
+    assert report.notes == ("Upstream's trainer goes on from tf_ckpts/model-6.",)
+    assert is_current(report.path, report.style)
+
+    (report.path / "tf_ckpts" / "model-900.index").write_text("kept")
+    later = latest_checkpoint(run).rename(run / "checkpoints" / "step-000009")
+    (later / "meta.json").write_text((later / "meta.json").read_text().replace('"step": 7', '"step": 9'))
+    export(run, formats=ALONE, workspace=workspace)
+    assert written(report.path).keys() == {"model-900.index", "model-8.index", "model-8.data-00000-of-00001"}
+
+    def refuse(arrays: Arrays, prefix: Path) -> None:
+        raise MissingPartError("tensorflow", "modelscope", "Writing")
+
+    monkeypatch.setattr(build, "write_checkpoint", refuse)
+    said = "would begin anew with it: TensorFlow, which writes its checkpoints, is not installed. Run: pip install"
+    assert said in export(run, formats=ALONE, workspace=workspace).notes[0]
+    assert written(report.path) == {"model-900.index": "kept"}
+    assert json.loads((report.path / "configuration.json").read_text())["train"]["resume_epoch"] == 0
+    assert "it begins anew" in (report.path / "README.md").read_text()
+
+
+def test_no_checkpoint_is_written_through_a_link(tmp_path: Path, exported: tuple[Path, ExportReport]) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = write_model_folder(tmp_path / "style", exported[1].style, b"graph", b"jpeg").path
+    (path / "tf_ckpts").symlink_to(elsewhere)
+    write_model_folder(path, exported[1].style, b"graph", b"jpeg", checkpoint=Checkpoint(6, {"model-6.index": b"index"}))
+    assert (path / "tf_ckpts" / "model-6.index").read_bytes() == b"index"
+    assert not (path / "tf_ckpts").is_symlink()
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize(("step", "why"), [(7, "its own network has width 32 with 4 residual blocks"), (1, "second step")])
+def test_why_upstreams_trainer_would_begin_anew_is_said(step: int, why: str, tmp_path: Path) -> None:
+    run, _ = trained_as_upstream(Workspace(tmp_path), 1) if step == 1 else (make_run(Workspace(tmp_path), step), {})
+    found, said = build._upstream_checkpoint(latest_checkpoint(run), load_generator(run))
+    assert found is None
+    assert why in said
+
+
+def test_a_run_without_the_discriminators_says_so(tmp_path: Path) -> None:
+    run = make_run(Workspace(tmp_path), made_by=recipe(train={**TRAIN, "network": {}}), network=generator(32, 4))
+    found, said = build._upstream_checkpoint(latest_checkpoint(run), load_generator(run))
+    assert found is None
+    assert "has no generator that upstream's trainer knows" in said
 
 
 def test_face_graphs_are_copied_and_stay_when_the_style_is_exported_again(tmp_path: Path) -> None:
@@ -291,6 +452,7 @@ def test_the_command_says_where_it_is_and_what_to_add(
     said = capsys.readouterr().out
     assert "modelscope: at most 0.5" in said
     assert f"{run.relative_to(tmp_path) / 'modelscope'} (add detector.pb and keypoints.pb" in said
+    assert "Upstream's trainer would begin anew with it" in said
     faces = face_graphs(tmp_path / "upstream")
     assert command(["export", "--format", "modelscope", "--faces", str(faces), "--output", "mine", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -329,3 +491,30 @@ def test_upstreams_pipeline_draws_with_the_folder(tmp_path: Path) -> None:
     assert made.shape == portrait.shape
     corner = draw(load_generator(run).module, portrait[..., ::-1])[:64, :64, ::-1]
     assert np.abs(made[:64, :64].astype(int) - corner).max() <= 1, "where no face is, the background's network draws"
+
+
+TRAINER = """
+    import sys
+    import numpy as np
+    import tensorflow as tf
+    from modelscope.trainers.cv import CartoonTranslationTrainer
+
+    trainer = CartoonTranslationTrainer(model=sys.argv[1], work_dir='out', photo=sys.argv[1], cartoon=sys.argv[1])
+    np.savez('found.npz', **trainer._session.run({variable.op.name: variable for variable in tf.global_variables()}))
+"""
+
+
+@pytest.mark.modelscope
+@pytest.mark.slow
+def test_upstreams_trainer_goes_on_from_the_folder(tmp_path: Path) -> None:
+    from tests.modelscope.folders import vgg19_arrays
+    from tests.modelscope.test_script import stylekit, write
+
+    workspace = Workspace(tmp_path)
+    run, arrays = trained_as_upstream(workspace, 7)
+    folder = export(run, formats=ALONE, workspace=workspace).path
+    np.save(folder / "vgg19.npy", np.array(vgg19_arrays(), dtype=object), allow_pickle=True)
+    stylekit("modelscope", "run", write(tmp_path, TRAINER), str(folder), cwd=tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    assert set(found.files) == arrays.keys()
+    assert all(np.allclose(found[name], arrays[name], rtol=1e-6) for name in arrays)

@@ -6,15 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from stylekit.modelscope.runtime.process import missing_packages
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what needs upstream where it is not installed, before any fixture is made for it."""
-    if item.get_closest_marker("modelscope") and (missing := missing_packages()):
-        pytest.skip(f"not installed: {', '.join(missing)}")
-
 
 @pytest.fixture(autouse=True)
 def _no_hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

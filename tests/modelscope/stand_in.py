@@ -8,8 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from stylekit.errors import DataError
 from stylekit.images import read_rgb
 from stylekit.modelscope.runtime.child import Job, Link
+
+
+def fail(job: Job, link: Link) -> None:
+    """Fail as upstream's code may, after saying something."""
+    print("what upstream prints")
+    link.tell("ready", found={})
+    raise ValueError("a shape does not fit")
+
+
+def refuse(job: Job, link: Link) -> None:
+    """Refuse in words of ours."""
+    raise DataError("Not with these pictures: not these.")
 
 
 def draw(job: Job, link: Link) -> None:

@@ -13,7 +13,7 @@ import stylekit.modelscope
 from stylekit.assets import Resolved
 from stylekit.engine.checkpoint import checkpoint_folders, latest_checkpoint, load_generator, read_meta
 from stylekit.engine.start import find_start
-from stylekit.errors import CheckpointError, DataError, Interrupted, RecipeError, UsageError
+from stylekit.errors import CheckpointError, DataError, Interrupted, MissingPartError, RecipeError, UsageError
 from stylekit.images import write_image
 from stylekit.modelscope import CartoonTranslationExporter, CartoonTranslationTrainer, dropin
 from stylekit.modelscope.graph.frozen import read_frozen
@@ -63,7 +63,7 @@ def trainer(project, **changes):
 
 
 def test_the_lines_that_users_write(project):
-    work_dir = str(project / "out")
+    work_dir, before = str(project / "out"), set(sys.modules)
     made = trainer(project, max_steps=7)
     made.train()
     saved = {path.name for path in (project / "out" / "saved_models").iterdir()}
@@ -88,7 +88,7 @@ def test_the_lines_that_users_write(project):
     assert meta.recipe.train.preset == "upstream"
     assert meta.assets["content"].source == "user:vgg19.npy"
     assert find_start(str(run)).weights.step == 7
-    assert "tensorflow" not in sys.modules
+    assert "tensorflow" not in sys.modules.keys() - before
 
 
 def test_arguments_outrank_the_configuration_and_the_rest_comes_from_it(project, tmp_path):
@@ -148,14 +148,34 @@ def test_resume_epoch_starts_from_what_lies_in_tf_ckpts(project):
     (project / "out" / "saved_models" / "model-0.pb").rename(folder / "model-8.pb")
     configure(project / "model", resume_epoch=8, adv_train_lr=1e-12)
     made = trainer(project, max_steps=1)
-    assert made.recipe.train.init == str(folder / "model-8.pb")
-    made.train()
+    assert (made.recipe.train.init, made.recipe.train.max_steps) == (str(folder / "model-8.pb"), 10)
+    assert made.train().step == 10
     before = read_frozen(folder / "model-8.pb")
-    after = read_frozen(project / "out" / "saved_models" / "model-0.pb")
+    after = read_frozen(project / "out" / "saved_models" / "model-9.pb")  # one further step
     assert all(np.allclose(before[name], after[name], atol=1e-9) for name in before)
     configure(project / "model", resume_epoch=9)
     with pytest.raises(CheckpointError, match="model-9"):
         trainer(project, max_steps=1).train()
+
+
+def test_without_what_describes_graphs_it_is_refused_at_once(project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    with pytest.raises(MissingPartError, match=r"pip install 'stylekit\[tensorboard\]'"):
+        trainer(project)
+
+
+def test_the_log_has_a_line_every_logging_interval_and_is_shown(project, monkeypatch, caplog, capsys):
+    log = logging.getLogger("stylekit")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "propagate", False)
+    monkeypatch.setattr(log, "level", logging.NOTSET)
+    trainer(project, max_steps=5).train()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Training")]
+    assert lines == ["Training: step 2 of 5", "Training: step 4 of 5"]
+    assert len(log.handlers) == 1
+    monkeypatch.setattr(log, "handlers", [caplog.handler])
+    trainer(project, max_steps=1).train()
+    assert log.handlers == [caplog.handler]
 
 
 def test_without_vgg19_the_log_says_that_the_content_network_is_another(project, caplog):
@@ -191,6 +211,33 @@ def test_settings_that_cannot_be_used_are_named_as_the_user_knows_them(project, 
     configure(project / "model", **changes)
     with pytest.raises(error, match=message):
         trainer(project)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("photo", 5, "train.photo is 5, but must name a folder. Pass photo=..."),
+        ("cartoon", [], r"train.cartoon is \[\], but must name a folder"),
+        ("work_dir", False, "train.work_dir is false, but must name a folder"),
+        ("work_dir", "", 'train.work_dir is "", but must name a folder'),
+        ("resume_epoch", "last", 'train.resume_epoch is "last", but must be the N of tf_ckpts/model-N'),
+        ("resume_epoch", -1, "train.resume_epoch is -1, but"),
+    ],
+)
+def test_values_of_another_type_are_named_with_file_and_key(project, key, value, says):
+    places = {"photo": f"{project}/data/face_photo", "cartoon": f"{project}/data/face_cartoon", "work_dir": "out"}
+    configure(project / "model", **places | {key: value})
+    with pytest.raises(UsageError, match=rf"model/configuration\.json: {says}"):
+        CartoonTranslationTrainer(model=str(project / "model"))
+
+
+def test_null_is_named_too(project):
+    file = project / "model" / "configuration.json"
+    settings = json.loads(file.read_text())
+    settings["train"]["work_dir"] = None
+    file.write_text(json.dumps(settings))
+    with pytest.raises(UsageError, match=r"configuration\.json: train\.work_dir is null, but must name a folder"):
+        CartoonTranslationTrainer(str(project / "model"), photo="a", cartoon="b")
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"train": 3}', "\x00"])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from stylekit.assets import add
 from stylekit.modelscope.graph.frozen import read_frozen
 from stylekit.modelscope.graph.weights import generator_arrays
 from stylekit.modelscope.runtime import layer
@@ -40,6 +42,83 @@ def test_a_mend_surrounds_the_import_of_its_module_alone(tmp_path: Path, monkeyp
     assert seen == ["before False", "after 1"]
     with pytest.raises(ModuleNotFoundError):
         import_module("nowhere")
+
+
+def test_what_is_to_be_mended_and_is_not_there_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "__version__ = '9.1'\nVALUE = 1", "changed.py")
+    write(tmp_path, "VALUE = 1\nVALUE.nothing", "broken.py")
+    for name in ("changed", "broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    mends = {"changed": layer._honour_patch_size, "broken": layer._honour_patch_size}
+    monkeypatch.setattr(sys, "meta_path", [layer._AroundImport(mends), *sys.meta_path])
+    with pytest.warns(RuntimeWarning, match=r"^changed of changed 9\.1 is left unmended.*CartoonTranslationTrainer"):
+        assert import_module("changed").VALUE == 1
+    with pytest.raises(AttributeError, match="nothing"):
+        import_module("broken")
+
+
+@pytest.mark.parametrize(
+    "mend",
+    [
+        layer._become_tensorflow_1,
+        layer._take_local_models_as_they_are,
+        layer._start_a_process_per_core,
+        layer._honour_patch_size,
+        layer._export_without_trainer,
+        layer._ask_for_no_torchvision,
+        layer._find_added_datasets,
+    ],
+)
+def test_every_mend_notices_that_its_target_is_not_there(mend: layer.Mend, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tf_slim", "joblib"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    with pytest.raises(AttributeError), mend(ModuleType("another_version")):
+        pass
+
+
+class Hub:
+    """Stands for upstream's MsDataset, with the parameters of `load` in its order."""
+
+    @staticmethod
+    def load(dataset_name, namespace="modelscope", target=None, version="master", hub=None, subset_name=None, split=None, **more):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+        return "hub", dataset_name, namespace, target, version, split, more
+
+    @staticmethod
+    def to_ms_dataset(found):  # type: ignore[no-untyped-def]
+        return found
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, empty_home: Path) -> Callable[..., Any]:
+    """Return the mended `MsDataset.load` of a module that is not upstream's."""
+    classes = ModuleType("modelscope.msdatasets.dataset_cls")
+    classes.ExternalDataset = lambda splits, _: splits  # type: ignore[attr-defined]
+    for name in ("modelscope", "modelscope.msdatasets"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, classes.__name__, classes)
+    module = ModuleType("upstream")
+    module.MsDataset = type("MsDataset", (Hub,), {})  # type: ignore[attr-defined]
+    with layer._find_added_datasets(module):
+        pass
+    return module.MsDataset.load  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["clue", "/abs/x.csv", "./a.json", "a/b/c", "no folder", "a/none-here", ["a", "b"]])
+def test_other_data_sets_are_loaded_as_ever(name: Any, load: Callable[..., Any]) -> None:
+    assert load(name) == ("hub", name, "modelscope", None, "master", None, {})
+    given = load(name, "me", "text", "v2", None, None, "test", use_streaming=True)
+    assert given == ("hub", name, "me", "text", "v2", "test", {"use_streaming": True})
+    assert load(dataset_name=name, namespace=None)[2] is None
+
+
+def test_an_added_data_set_is_found_however_it_is_named(tmp_path: Path, load: Callable[..., Any]) -> None:
+    data = data_folder(tmp_path / "set", count=1)
+    assert load(str(data)) == load(str(data), "me") == {"train": str(data)}
+    added = add("dataset", data, "ms:me/faces").path
+    for given in (load("me/faces"), load("faces", "me"), load("faces", namespace="me")):
+        assert given == {"train": str(added)}
+    assert load("faces", "me", None, "master", None, None, "test") == {"test": str(added)}
 
 
 @pytest.mark.parametrize("visible", [None, "", "3"])

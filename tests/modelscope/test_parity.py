@@ -209,7 +209,7 @@ def some(batches, steps):
 
 @pytest.fixture(scope="module")
 def start():
-    """All 210 tensors before the first step, u at the fixed point of 50 power iterations."""
+    """All 210 tensors before the first step, u after 50 power iterations."""
     torch.manual_seed(4)
     discriminators = {"disc_gray": PatchDiscriminator(1), "disc_blur": PatchDiscriminator(3)}
     generator = Generator()
@@ -418,6 +418,27 @@ def test_weights_after_three_steps_are_upstreams(start, compared, trained):
     powers = [name for name in theirs if name.startswith("beta")]
     assert len(powers) == 4
     assert all(theirs[name] == pytest.approx(ours[name], rel=1e-6) for name in powers)
+
+
+def test_u_starts_on_its_way_to_the_fixed_point(start):
+    """50 iterations bring it to where one changes little; the limit, where none changes anything, takes 40 times as many."""
+    discriminators = copy.deepcopy(training_weights_from(start).discriminators)
+    then = {}
+    with torch.no_grad():
+        for count in range(1, 2001):
+            for inputs, name in ((1, "disc_gray"), (3, "disc_blur")):
+                discriminators[name](torch.zeros(1, inputs, 8, 8))
+            if count in (1, 1999, 2000):
+                then[count] = {name: u for name, u in discriminator_arrays(discriminators).items() if name.endswith("/u")}
+
+    def apart(one, other):
+        return max(np.abs(one[name] - other[name]).max() for name in then[1])
+
+    moved, way, left = apart(start, then[1]), apart(start, then[2000]), apart(then[1999], then[2000])
+    print(f"one more iteration moves u by up to {moved:.1e}; its limit is up to {way:.1e} away, where one moves it by {left:.1e}")
+    assert 1e-3 < moved < 1e-2
+    assert left < 1e-6
+    assert way > 0.1
 
 
 def test_a_step_takes_as_many_power_iterations_as_upstreams(start, compared, trained):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.compat.proto import graph_pb2, types_pb2
 
 from stylekit.assets import Resolved
 from stylekit.cli import run
@@ -19,6 +22,7 @@ from stylekit.modelscope.runtime.child import Job
 from stylekit.modelscope.runtime.process import Child
 from stylekit.paths import Workspace
 from tests.modelscope.folders import detector_graph
+from tests.modelscope.graph.networks import run_python
 
 ROOT = Path(__file__).parents[2]
 FILES = ("cartoon_bg.pb", "alpha.jpg", "configuration.json", "detector.pb", "keypoints.pb")
@@ -73,6 +77,75 @@ def test_a_configuration_of_something_else_is_refused(folder: Path, photo: Path,
     (folder / "configuration.json").write_text(text)
     with pytest.raises(ExportError, match=r"configuration\.json is not that of a image-portrait-stylization model"):
         portrait.stylize([photo], style=folder, output=folder.parent / "out")
+
+
+@pytest.mark.usefixtures("never_started")
+@pytest.mark.parametrize("name", ["cartoon_h.pb", "cartoon_bg.pb", "detector.pb", "keypoints.pb"])
+def test_a_graph_that_writes_files_never_gets_to_tensorflow(folder: Path, photo: Path, name: str) -> None:
+    with_write_file(folder / name)
+    with pytest.raises(CheckpointError, match=rf"{name}"):
+        portrait.stylize([photo], style=folder, output=folder.parent / "out")
+
+
+def with_write_file(file: Path) -> None:
+    """Have a graph write `executed` beside itself before it gives its last node."""
+    graph = graph_pb2.GraphDef.FromString(file.read_bytes())
+    for name, text in (("path", str(file.with_name("executed"))), ("text", "by a graph")):
+        node = graph.node.add(name=name, op="Const")
+        node.attr["dtype"].type = node.attr["value"].tensor.dtype = types_pb2.DT_STRING
+        node.attr["value"].tensor.tensor_shape.SetInParent()
+        node.attr["value"].tensor.string_val.append(text.encode())
+    last = graph.node[-3]
+    last.input.append("^evil")
+    graph.node.add(name="evil", op="WriteFile", input=["path", "text"])
+    file.write_bytes(graph.SerializeToString())
+
+
+@pytest.mark.modelscope
+@pytest.mark.slow
+def test_such_a_graph_does_write_files(folder: Path) -> None:
+    with_write_file(folder / "cartoon_h.pb")
+    assert (run_in_tensorflow(folder / "cartoon_h.pb"), (folder / "executed").read_text()) == ("(8, 8, 3)", "by a graph")
+
+
+def run_in_tensorflow(file: Path) -> str:
+    program = """
+        import sys, numpy, tensorflow.compat.v1 as tf
+        graph = tf.GraphDef.FromString(open(sys.argv[1], "rb").read())
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.import_graph_def(graph, name="")
+            print(session.run("output_image:0", {"input_image:0": numpy.zeros((8, 8, 3))}).shape)
+    """
+    return run_python(dedent(program), file, folder=file.parent).strip()
+
+
+def test_upstream_is_given_a_folder_of_its_own(
+    folder: Path, tmp_path: Path, without_upstream: list[int], monkeypatch: Any
+) -> None:
+    """Its networks are written from the tensors, its configuration says what upstream looks for, and nothing else is in it."""
+    for name in ("ms_wrapper.py", "executed.py"):
+        (folder / name).write_text("raise SystemExit")
+    said = json.loads((folder / "configuration.json").read_text())
+    (folder / "configuration.json").write_text(json.dumps(said | {"plugins": ["evil"], "allow_remote": True}))
+    graph = graph_pb2.GraphDef.FromString((folder / "cartoon_h.pb").read_bytes())
+    graph.node.add(name="unread", op="WriteFile")
+    (folder / "cartoon_h.pb").write_bytes(graph.SerializeToString())
+    seen: dict[str, bytes] = {}
+    start = portrait.Child
+
+    def look(task: str, job: Job, purpose: str, **options: Any) -> Child:
+        seen.update({file.name: file.read_bytes() for file in Path(job["folder"]).iterdir()})
+        return start(task, job, purpose, **options)
+
+    monkeypatch.setattr(portrait, "Child", look)
+    write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+    assert portrait.stylize([tmp_path / "a.png"], style=folder, output=tmp_path / "out").done
+    assert without_upstream == [1]
+    assert seen.keys() == {"cartoon_h.pb", *FILES}
+    assert json.loads(seen["configuration.json"]).keys() == {"framework", "task", "pipeline"}
+    assert b"WriteFile" not in seen["cartoon_h.pb"]
+    for name in ("cartoon_bg.pb", "detector.pb", "keypoints.pb", "alpha.jpg"):
+        assert seen[name] == (folder / name).read_bytes()
 
 
 def test_missing_packages_are_named_before_anything_starts(folder: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

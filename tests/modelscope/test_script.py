@@ -168,7 +168,7 @@ def test_wrong_use_is_refused(arguments: list[str], error: str, capsys: pytest.C
 def test_missing_packages_are_named_before_the_script_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(process, "find_spec", lambda name: None if name == "tensorflow" else object())
+    monkeypatch.setattr(process, "find_spec", lambda name: None if name == "tensorflow" else pytest.__spec__)
     write(tmp_path, "open('ran', 'w')")
     assert command_line(["modelscope", "run", str(tmp_path / "script.py")]) == 1
     assert "needs the package tensorflow, which is not installed" in capsys.readouterr().err

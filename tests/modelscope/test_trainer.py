@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from stylekit.assets import add
+from stylekit.cli import run as run_command
 from stylekit.config.load import dump_recipe, parse_recipe
 from stylekit.data.datasets import PictureFile
 from stylekit.data.manifest import ManifestLine, write_manifest
@@ -94,7 +95,7 @@ def no_child(monkeypatch):
         raise AssertionError("a child was started")
 
     monkeypatch.setattr(trainer, "Child", started)
-    monkeypatch.setattr(process, "find_spec", lambda name: object())
+    monkeypatch.setattr(process, "find_spec", lambda name: pytest.__spec__)
 
 
 def refused(error, workspace, *overrides, match, **options):
@@ -115,7 +116,7 @@ def test_a_folder_smaller_than_the_batch_is_refused(workspace, no_child, empty_h
 
 
 def test_every_missing_package_is_named_with_the_command_that_brings_them(workspace, no_child, empty_home, monkeypatch):
-    monkeypatch.setattr(process, "find_spec", lambda name: None if name in ("tensorflow", "tf_slim") else object())
+    monkeypatch.setattr(process, "find_spec", lambda name: None if name in ("tensorflow", "tf_slim") else pytest.__spec__)
     refused(MissingPartError, workspace, match=r"tensorflow, tf_slim.*pip install 'stylekit\[modelscope\]'")
     assert trainer.require_packages is process.require_packages
 
@@ -295,6 +296,68 @@ def test_steps_begin_where_the_run_stands_and_end_with_a_loss_that_is_not_finite
     assert list(steps._Watch(tf, fake, start, tmp_path, shown=None, link=link).steps(range(99))) == []
 
 
+def test_a_log_that_an_error_points_to_is_there(workspace, equipped, monkeypatch):
+    monkeypatch.setattr(process, "find_spec", lambda name: pytest.__spec__)
+    monkeypatch.setattr(trainer, "_TASK", "tests.modelscope.stand_in:fail")
+    with pytest.raises(TrainingError, match="failed: ValueError: a shape does not fit") as failed:
+        trainer.train(recipe(), workspace=workspace)
+    (run,) = workspace.run_folders()
+    assert failed.value.hint == f"What it printed is in {run / 'upstream' / 'upstream.log'}."
+    assert "what upstream prints" in (run / "upstream" / "upstream.log").read_text()
+    monkeypatch.setattr(trainer, "_TASK", "tests.modelscope.stand_in:refuse")
+    with pytest.raises(DataError, match="not these"):
+        trainer.train(recipe(), workspace=workspace)
+    assert workspace.run_folders() == [run]
+
+
+def test_upstreams_checkpoints_are_pruned_only_when_ours_is_written_and_model_0_stays(tmp_path, monkeypatch):
+    saved = tmp_path / "saved_models"
+    saved.mkdir()
+    for number in (0, 3, 5, 9):
+        (saved / f"model-{number}.index").touch()
+
+    def save(session, prefix, global_step, **_):
+        Path(f"{prefix}-{global_step}.index").touch()
+
+    def full(*_):
+        raise OSError("no space")
+
+    saver = SimpleNamespace(last_checkpoints=[], save=save)
+    writer = SimpleNamespace(add_summary=None, flush=lambda: None)
+    fake = SimpleNamespace(params={"work_dir": str(tmp_path)}, train_writer=writer, saver=saver, _session=None)
+    start = Meta(step=11, images_seen=0, recipe=recipe("train.keep_checkpoints=2"), assets={}, data={})
+    watch = steps._Watch(None, fake, start, tmp_path, shown=None, link=None)
+    monkeypatch.setattr(steps, "native_state", lambda *_, **__: ({}, {}))
+    monkeypatch.setattr(steps, "write_checkpoint_folder", full)
+    with pytest.raises(OSError, match="no space"):
+        watch._save({})
+    assert {file.stem for file in saved.iterdir()} == {f"model-{number}" for number in (0, 3, 5, 9, 10)}
+    monkeypatch.setattr(steps, "write_checkpoint_folder", lambda *_: None)
+    watch._save({})
+    assert {file.stem for file in saved.iterdir()} == {f"model-{number}" for number in (0, 9, 10)}
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path, no_child, empty_home, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "cartoons"):
+        write_image(tmp_path / folder / "0.png", np.zeros((64, 64, 3), np.uint8))
+    call = ["train", "--engine", "modelscope", "--cartoons", "cartoons", "--photos", "photos"]
+    assert run_command([*call, "--batch-size", "8"]) == 2
+    assert "needs a batch of 16 or more" in capsys.readouterr().err
+    monkeypatch.setenv("STYLEKIT_OFFLINE", "1")
+    assert run_command(call) == 1
+    assert "vgg19" in capsys.readouterr().err
+    add("content", vgg19(tmp_path / "assets"))
+    assert run_command([*call, "--init", "gone"]) == 1
+    assert "nothing to start from at gone" in capsys.readouterr().err
+    assert run_command([*call, "--device", "mps"]) == 2
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "dots.yaml").write_text(dump_recipe(recipe("train.init=gone")))
+    assert run_command(["run", "dots"]) == 1
+    assert "nothing to start from at gone" in capsys.readouterr().err
+    assert {entry.name for entry in tmp_path.iterdir()} == {"photos", "cartoons", "assets", "home", "recipes"}
+
+
 # --- upstream's own trainer
 
 
@@ -357,6 +420,8 @@ def test_the_run_folder_holds_ours_and_upstreams(trained):
     events_file = {name for name in files if name.startswith("upstream/train_log/events.out.tfevents.")}
     assert len(events_file) == 1
     assert files - events_file == {
+        ".lock",
+        ".child.lock",
         "recipe.yaml",
         "env.json",
         "stats.jsonl",
@@ -458,7 +523,7 @@ def test_resuming_goes_on_where_the_checkpoint_stands(stopped):
     assert near(weights(run, 4), weights(run, 3))
     assert all(slots["step"] == 4 for state in adam(run, 4).values() for slots in state["state"].values())
     saved = run / "upstream" / "saved_models"
-    assert sorted(file.stem for file in saved.glob("*.index")) == [f"model-{i}" for i in (1, 2, 3)]
+    assert sorted(file.stem for file in saved.glob("*.index")) == [f"model-{i}" for i in (0, 1, 2, 3)]
     assert "Iter: 3" in (run / "upstream" / "upstream.log").read_text()
     rows = [json.loads(row) for row in (run / "stats.jsonl").read_text().splitlines()]
     assert [(row["step"], row["images_seen"]) for row in rows] == [(1, 16), (2, 32), (3, 48), (4, 64)]
@@ -471,10 +536,15 @@ def test_a_tensorflow_checkpoint_starts_a_run_with_all_that_it_holds(trained, tm
     _, source, _ = trained
     prefix = source.run / "upstream" / "saved_models" / "model-2"
     workspace = project(tmp_path)
-    report = trainer.train(recipe("train.max_steps=1", f"train.init={prefix}"), workspace=workspace, device="cpu")
-    assert report.step == 1
-    assert near(weights(report.run, 1), weights(source.run, 3))
-    assert all(slots["step"] == 4 for state in adam(report.run, 1).values() for slots in state["state"].values())
+    report = trainer.train(recipe("train.max_steps=4", f"train.init={prefix}"), workspace=workspace, device="cpu")
+    assert report.step == 4  # its steps count
+    assert [file.stem for file in (report.run / "upstream" / "saved_models").glob("*.index")] == ["model-3"]
+    rows = [json.loads(row) for row in (report.run / "stats.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["images_seen"]) for row in rows] == [(4, 64)]
+    assert near(weights(report.run, 4), weights(source.run, 3))
+    assert all(slots["step"] == 4 for state in adam(report.run, 4).values() for slots in state["state"].values())
+    with pytest.raises(TrainingError, match="has 3 steps behind it"):
+        trainer.train(recipe(f"train.init={prefix}"), workspace=workspace, device="cpu")
 
 
 @pytest.mark.modelscope

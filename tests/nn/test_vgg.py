@@ -1,11 +1,12 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
 from stylekit.errors import AssetError
-from stylekit.nn.vgg import Vgg, load_vgg16_hed, load_vgg19_caffe, read_array_dict
+from stylekit.nn.vgg import MAX_BYTES, Vgg, load_vgg16_hed, load_vgg19_caffe, read_array_dict
 
 CHANNELS = {1: (3, 64), 2: (64, 128), 3: (128, 256), 4: (256, 512)}
 
@@ -60,6 +61,83 @@ def test_a_hostile_file_is_refused_and_executes_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
     np.load(path, allow_pickle=True)
     assert (tmp_path / "executed").exists(), "the file was harmless, so the test proved nothing"
+
+
+HEADER = b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(69) + b"\n"
+NAMED = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+FLOATS = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR"
+
+HOSTILE = {
+    "an array of any size": (b"cnumpy\nndarray\n(L100000000000L\ntR.", "not callable"),
+    "an empty array made large": (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L100000000000L\ntS'b'\ntR.",
+        "array of another kind",
+    ),
+    "objects by the thousand million": (
+        NAMED + b"(I1\n(L4000000000L\nt" + FLOATS.replace(b"f4", b"O8") + b"I00\n(lt" + b"b.",
+        "array of objects",
+    ),
+    "a shape beyond its bytes": (NAMED + b"(I1\n(L4000000000L\nt" + FLOATS + b"I00\nS'1234'\ntb.", "1 numbers for an array of"),
+    "a number for bytes": (NAMED + b"(I1\n(I1\nt" + FLOATS + b"I00\nL4000000000L\ntb.", "array without bytes"),
+    "a type of any size": (NAMED + b"(I1\n(t" + FLOATS.replace(b"f4", b"V2000000000") + b"I00\nS''\ntb.", "type V2000000000"),
+    "a single number of any size": (
+        b"cnumpy.core.multiarray\nscalar\n(" + FLOATS + b"tR.",
+        "asks for numpy.core.multiarray.scalar",
+    ),
+    "bytes that are not there": (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.", ""),
+    "an array of bytes that are not there": (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"x.", "more memory than"),
+    "a place far off in its memory": (b"\x80\x02Nr" + ((1 << 31) - 1).to_bytes(4, "little") + b".", "one dictionary"),
+    "one text over and over": (
+        b"\x80\x02X"
+        + (1 << 20).to_bytes(4, "little")
+        + b"x" * (1 << 20)
+        + b"q\x000c_codecs\nencode\nq\x010"
+        + b"h\x01h\x00U\x06latin1\x86R" * 500
+        + b".",
+        "more memory than its own size",
+    ),
+    "another encoding": (b"c_codecs\nencode\n(S'a'\nS'idna'\ntR.", "encoding idna"),
+    "lists of lists of lists": (b"\x80\x02]q\x00" + b"]q\x01(h\x00h\x00e" * 3 + b"}U\x01ah\x01s.", "is not a list of arrays"),
+    "a key that is a tower": (b"\x80\x02})" + b"\x85" * 1_000_000 + b"Ns.", "no name"),
+    "a set of towers": (b"\x80\x04\x8f()" + b"\x85" * 1_000_000 + b"\x90.", "sets"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_file_cannot_ask_for_more_than_it_has(tmp_path, case):
+    program, says = HOSTILE[case]
+    path = tmp_path / "vgg19.npy"
+    path.write_bytes(HEADER + program)
+    tracemalloc.start()
+    try:
+        with pytest.raises(AssetError, match=rf"vgg19\.npy is not a safe VGG weight file: .*{says}"):
+            read_array_dict(path)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_larger_than_any_is_not_even_read(tmp_path):
+    with (tmp_path / "vgg19.npy").open("wb") as stream:
+        stream.truncate(MAX_BYTES + 1)
+    with pytest.raises(AssetError, match=r"vgg19\.npy is not a safe VGG weight file: it has 1,024 MB"):
+        read_array_dict(tmp_path / "vgg19.npy")
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f2", "<f8"])
+@pytest.mark.parametrize("save", ["upstream", "numpy"])
+def test_every_kind_of_float_and_every_order_comes_back(tmp_path, kind, save):
+    kernel = np.arange(24).reshape(2, 3, 4).astype(kind)
+    content = {"conv1_1": [kernel, np.asfortranarray(kernel[0])]}
+    path = tmp_path / "vgg19.npy"
+    if save == "upstream":
+        save_as_upstream(path, content)
+    else:
+        np.save(path, np.array(content, dtype=object), allow_pickle=True)
+    found = read_array_dict(path)["conv1_1"]
+    assert [each.dtype for each in found] == [np.float32, np.float32]
+    assert np.array_equal(found[0], kernel)
+    assert np.array_equal(found[1], kernel[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"not numpy", b"\x93NUMPY\x01\x00\x76\x00{'descr': '|O'", b"\x93NUMPY\x01\x00"])

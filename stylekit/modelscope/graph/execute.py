@@ -1,13 +1,15 @@
 """Running a frozen graph with torch: the few dozen lines of TensorFlow that upstream's exported networks are made of.
 
 It shows what a `.pb` draws where TensorFlow is not installed, and so whether it is the network that its names promise. Nodes
-are evaluated as TensorFlow defines them; whatever is not in the table below is refused by name. A graph is never trusted: no
-result may have more numbers than a network of this kind needs for the picture.
+are evaluated as TensorFlow defines them; whatever is not in the table below is refused by name. A graph is never trusted: each
+node is planned on shapes alone before it may take memory, and neither it nor all that is kept may have more numbers than a
+network of this kind needs for the picture.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from stylekit.errors import CheckpointError
 
@@ -27,6 +31,8 @@ _NUMPY = {1: np.dtype("<f4"), 3: np.dtype("<i4")}
 _MOST_CHANNELS = 1024
 _MOST_NODES = 2000
 _MOST_REPEATED = 1 << 16
+_MOST_KEPT = 4  # results of the largest size that wait to be read, at one time; a U-Net's skips are two
+_MOST_SIZES = 8  # numbers in a shape, or in the bounds of a slice
 _HINT = "Give a graph that ModelScope's CartoonTranslationExporter wrote."
 
 
@@ -36,7 +42,7 @@ class Network:
 
     Attributes:
         prefix: What importing the graph elsewhere put before every name, such as `model_anime_head/`; mostly empty.
-        nodes: Nodes by name, each after those that it reads.
+        nodes: Nodes by name, each after those that it reads or waits for.
     """
 
     prefix: str
@@ -69,7 +75,7 @@ def find_network(graph: Any, source: str = "The graph") -> Network:
             continue
         if name not in nodes:
             raise CheckpointError(f"{source} has no node {name}, which another one reads.", _HINT)
-        missing = [source_name for source_name in _inputs(nodes[name]) if source_name not in ordered]
+        missing = [source_name for source_name in _needs(nodes[name]) if source_name not in ordered]
         if not missing:
             ordered[waiting.pop()] = nodes[name]
         elif name in entered or len(entered) > _MOST_NODES:
@@ -104,11 +110,9 @@ def run_network(network: Network, picture: NDArray[Any], source: str = "The grap
     """Run what `find_network` found on one picture, as `execute` does."""
     given = torch.from_numpy(np.ascontiguousarray(picture, np.float32))
     limit = given.shape[0] * given.shape[1] * _MOST_CHANNELS
-    readers: dict[str, int] = {}
-    for node in network.nodes.values():
-        for name in _inputs(node):
-            readers[name] = readers.get(name, 0) + 1
+    readers = Counter(name for node in network.nodes.values() for name in _needs(node))
     values: dict[str, Tensor] = {}
+    kept: Counter[str] = Counter()
     result = given
     for name, node in network.nodes.items():
         inputs = [values[each] for each in _inputs(node)]
@@ -118,13 +122,16 @@ def run_network(network: Network, picture: NDArray[Any], source: str = "The grap
             result = torch.from_numpy(constant(node, source))
         elif node.op in _OPERATIONS:
             result = _apply(node, inputs, limit, source)
+            kept[name] = kept[_inputs(node)[0]] if node.op == "Identity" else result.untyped_storage().nbytes()
+            if kept.total() > _MOST_KEPT * limit * given.itemsize:
+                raise CheckpointError(f"{source}: up to node {name} more is kept than a network of this kind needs.", _HINT)
         else:
             raise CheckpointError(f"{source}: node {name} is a {node.op}, which this network has no use for.", _HINT)
         values[name] = result
-        for each in _inputs(node):
+        for each in _needs(node):
             readers[each] -= 1
             if not readers[each]:
-                values.pop(each, None)
+                del values[each], kept[each]
     if result.dtype != torch.uint8 or result.shape != given.shape:
         raise CheckpointError(f"{source} does not give uint8 pictures of the size of what it is given.", _HINT)
     return result.contiguous().numpy()
@@ -153,21 +160,46 @@ def constant(node: Any, source: str = "The graph") -> NDArray[Any]:
 
 
 def _inputs(node: Any) -> list[str]:
-    """Return the names of the nodes that a node reads; `:0`, the first output, is implied, and `^name` only says when."""
+    """Return the names of the nodes that a node reads; `:0`, the first output, is implied."""
     return [str(name).removesuffix(":0") for name in node.input if not name.startswith("^")]
+
+
+def _needs(node: Any) -> list[str]:
+    """Return the names of the nodes that run before a node: those that it reads, and those that it waits for, `^name`."""
+    return [str(name).removeprefix("^").removesuffix(":0") for name in node.input]
+
+
+class _Planning(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses whatever would have more than `most` numbers on the way; to be used on tensors without memory."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._most = most
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, Tensor) and each.numel() > self._most:
+                raise ValueError(f"it asks for {each.numel():,} numbers")
+        return made
 
 
 def _apply(node: Any, inputs: list[Tensor], limit: int, source: str) -> Tensor:
     """Evaluate one node, on shapes alone first, so that a hostile one is refused before it takes the memory."""
-    operation = _OPERATIONS[node.op]
+    operation, sizes = _OPERATIONS[node.op], _SIZES.get(node.op, ())
     try:
-        planned = operation(node.attr, *(x.to("meta") if x.is_floating_point() else x for x in inputs))
-        if planned.numel() <= max(limit, *(x.numel() for x in inputs)):
-            return operation(node.attr, *inputs)
-    except (RuntimeError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        if any(inputs[at].is_floating_point() or inputs[at].numel() > _MOST_SIZES for at in sizes):
+            raise ValueError("a size is a few whole numbers")
+        with _Planning(max(limit, *(x.numel() for x in inputs))):
+            planned = operation(node.attr, *(x if at in sizes else x.to("meta") for at, x in enumerate(inputs)))
+        if planned.numel() > limit and node.op != "Identity":
+            raise ValueError(f"it asks for {planned.numel():,} numbers")
+        return operation(node.attr, *inputs)
+    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise CheckpointError(f"{source}: node {node.name} ({node.op}) cannot be evaluated: {reason}.", _HINT) from error
-    raise CheckpointError(f"{source}: node {node.name} ({node.op}) asks for {planned.numel():,} numbers.", _HINT)
 
 
 def _nhwc(attr: Any) -> None:
@@ -262,3 +294,6 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "StridedSlice": _strided_slice,
     "Sub": lambda attr, x, y: x - y,
 }
+
+_SIZES = {"ExpandDims": (1,), "Fill": (0,), "ResizeBilinear": (1,), "StridedSlice": (1, 2, 3)}
+"""Which inputs of an operation say how large its result is; the others' numbers do not."""

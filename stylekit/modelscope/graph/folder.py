@@ -2,7 +2,8 @@
 
 cartoon_h.pb cartoon_bg.pb     the frozen networks of heads and of everything else
 alpha.jpg                      how a head fades into the picture, 288 px as the pipeline uses it
-detector.pb keypoints.pb       upstream's face detector and landmarks, where a folder that has them was given
+detector.pb keypoints.pb       upstream's face detector and landmarks, where a folder that has them is at hand
+tf_ckpts/model-N               the training, where upstream's trainer can go on with it
 configuration.json             what the folder is, and the trainer's settings
 README.md LICENSE preview.jpg  the card
 """
@@ -21,14 +22,17 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from stylekit.assets import find_style, names_style
+from stylekit.assets.catalogue import ModelScopeFolder
 from stylekit.bundle import Style
 from stylekit.bundle.card import CARD_FILE, LICENCE_FILE, PREVIEW_FILE, account, licence_notice
 from stylekit.errors import CheckpointError, ExportError, UsageError
 from stylekit.faces.mask import feather_mask
-from stylekit.modelscope.graph.frozen import parse_graph
+from stylekit.modelscope.graph.harmless import read_harmless
 from stylekit.paths import atomic_folder, sha256_bytes, sha256_file
 
 HEAD_FILE, BACKGROUND_FILE, MASK_FILE, CONFIGURATION_FILE = "cartoon_h.pb", "cartoon_bg.pb", "alpha.jpg", "configuration.json"
+CHECKPOINTS = "tf_ckpts"
 TASK, PIPELINE = "image-portrait-stylization", "unet-person-image-cartoon"
 """Upstream's names of the task and of the pipeline. Its configuration has no `model`: no class is registered for one."""
 
@@ -63,38 +67,65 @@ class ModelFolder:
         return f"{self.path} (add {' and '.join(self.lacks)} of one of ModelScope's styles, or export with --faces DIR)"
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of upstream's trainer, `model-N`.
+
+    Attributes:
+        number: N, steps counted from 0; the trainer takes 0 for none.
+        files: Its files, by name.
+    """
+
+    number: int
+    files: Mapping[str, bytes]
+
+
 def write_model_folder(
-    path: Path, style: Style, head: bytes, preview: bytes, *, background: bytes | None = None, faces: Path | None = None
+    path: Path,
+    style: Style,
+    head: bytes,
+    preview: bytes,
+    *,
+    background: bytes | None = None,
+    faces: Mapping[str, bytes] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> ModelFolder:
     """Write a style as a model folder, in one rename.
 
     Args:
-        path: Where to; an older one of ours is replaced, and whatever else was put into it (`detector.pb`, `vgg19.npy`,
+        path: Where to; an older one of ours is replaced, and whatever else was put into it (`detector.pb`, `vgg19.npy`, other
             checkpoints) stays.
         style: What it is.
         head: The face's network, frozen.
         preview: JPEG for the card.
         background: The network of the rest of the picture, frozen; by default the face's.
-        faces: A model folder of upstream's whose `detector.pb` and `keypoints.pb` are copied.
+        faces: `detector.pb` and `keypoints.pb`, or one of them, as `read_face_graphs` returns them.
+        checkpoint: Where upstream's trainer goes on; without it, it begins anew.
 
     Raises:
         UsageError: If other things are at `path`.
-        ExportError: If `faces` lacks one of the graphs, or one is not what it should be.
         StylekitError: If it cannot be written.
     """
     refuse_other(path)
     files = {HEAD_FILE: head, BACKGROUND_FILE: background or head, MASK_FILE: _mask(), PREVIEW_FILE: preview}
-    files |= read_face_graphs(faces) if faces else {}
+    files |= faces or {}
+    files |= {f"{CHECKPOINTS}/{name}": data for name, data in checkpoint.files.items()} if checkpoint else {}
     there = {entry.name: entry for entry in path.iterdir()} if path.is_dir() else {}
     lacks = tuple(name for name in FACE_GRAPHS if name not in files and name not in there)
-    files |= {LICENCE_FILE: licence_notice(style).encode(), CARD_FILE: _card(style, lacks).encode()}
-    files[CONFIGURATION_FILE] = (json.dumps(_configuration(style, files), indent=2) + "\n").encode()
+    epoch = checkpoint.number if checkpoint else 0
+    files |= {LICENCE_FILE: licence_notice(style).encode(), CARD_FILE: _card(style, lacks, epoch).encode()}
+    files[CONFIGURATION_FILE] = (json.dumps(_configuration(style, files, epoch), indent=2) + "\n").encode()
+    before = _marked(path).get("files", {})
+    if checkpoint and (path / CHECKPOINTS).is_symlink():
+        del there[CHECKPOINTS]  # nothing is written through a link
     with atomic_folder(path) as folder:
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
         for name, entry in there.items():
             if name not in files:
                 _copy(entry, folder / name)
+        _remove_own(folder / CHECKPOINTS, before)
+        for name, data in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
     return ModelFolder(path, lacks)
 
 
@@ -125,26 +156,15 @@ def read_face_graphs(folder: Path) -> dict[str, bytes]:
     """Return `detector.pb` and `keypoints.pb` of one of upstream's model folders.
 
     Raises:
-        ExportError: If one is missing, or does not have the nodes that the pipeline uses.
+        ExportError: If one is missing, does not have the nodes that the pipeline uses, or could do more than find faces.
     """
-    files = {}
-    for name, wanted in FACE_GRAPHS.items():
-        file = folder / name
-        try:
-            files[name] = file.read_bytes()
-            nodes = {node.name for node in parse_graph(files[name], str(file)).node}
-        except OSError as error:
-            raise ExportError(
-                f"{file} cannot be read: {error.strerror or error}.",
-                "Give --faces the folder of one of ModelScope's DCT-Net styles; every one of them has the same two files.",
-            ) from error
-        except CheckpointError as error:
-            raise ExportError(error.message, error.hint) from error
-        if missing := [node for node in wanted if node not in nodes]:
-            raise ExportError(
-                f"{file} has no node {missing[0]}.", "Give --faces the folder of one of ModelScope's DCT-Net styles."
-            )
-    return files
+    try:
+        return {name: read_harmless(folder / name, wanted) for name, wanted in FACE_GRAPHS.items()}
+    except CheckpointError as error:
+        raise ExportError(
+            error.message,
+            "Give --faces the folder of one of ModelScope's DCT-Net styles; every one of them has the same two files.",
+        ) from error
 
 
 def _marked(path: Path) -> dict[str, Any]:
@@ -164,6 +184,18 @@ def _copy(entry: Path, to: Path) -> None:
         shutil.copy2(entry, to, follow_symlinks=False)
 
 
+def _remove_own(checkpoints: Path, digests: Mapping[str, str]) -> None:
+    """Remove the checkpoint that an earlier export has written, and the folder where it was alone in it."""
+    if checkpoints.is_symlink() or not checkpoints.is_dir():
+        return
+    for file in list(checkpoints.iterdir()):
+        digest = digests.get(f"{CHECKPOINTS}/{file.name}")
+        if digest and file.is_file() and digest == sha256_file(file):
+            file.unlink()
+    if not any(checkpoints.iterdir()):
+        checkpoints.rmdir()
+
+
 def _mask() -> bytes:
     buffer = BytesIO()
     Image.fromarray((feather_mask(_CROP_PX) * 255 + 0.5).astype(np.uint8)).save(buffer, "JPEG", quality=100)
@@ -175,7 +207,7 @@ def _digest(style: Style) -> str:
     return sha256_bytes(style.model_dump_json(exclude={"files", "networks"}).encode())
 
 
-def _configuration(style: Style, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _configuration(style: Style, files: Mapping[str, bytes], epoch: int) -> dict[str, Any]:
     train = style.training.recipe.get("train", {})
     return {
         "framework": "tensorflow",
@@ -191,7 +223,7 @@ def _configuration(style: Style, files: Mapping[str, bytes]) -> dict[str, Any]:
             "max_steps": train.get("max_steps", 300_000),
             "logging_interval": train.get("log_every", 50),
             "ckpt_period_interval": train.get("save_every", 1000),
-            "resume_epoch": 0,
+            "resume_epoch": epoch,
             "num_gpus": 1,
         },
         _MARK: {
@@ -202,8 +234,18 @@ def _configuration(style: Style, files: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
-def _card(style: Style, lacks: tuple[str, ...]) -> str:
-    base = style.training.recipe.get("train", {}).get("init")
+def _base_model(style: Style) -> str | None:
+    """Return the hub's id of the published style that training started from; None where it started from another thing."""
+    init = str(style.training.recipe.get("train", {}).get("init"))
+    try:
+        source = find_style(init).sources[0] if names_style(init) else None
+    except UsageError:
+        return None
+    return source.repository if isinstance(source, ModelScopeFolder) else None
+
+
+def _card(style: Style, lacks: tuple[str, ...], epoch: int) -> str:
+    base = _base_model(style)
     matter = {
         "tasks": [TASK],
         "domain": ["cv"],
@@ -218,6 +260,9 @@ def _card(style: Style, lacks: tuple[str, ...]) -> str:
 start. Every DCT-Net style on ModelScope has them: copy them from the folder of one into this folder, or export again with
 `stylekit export --format modelscope --faces THAT_FOLDER`.
 """
+    trainer = f"Upstream's trainer goes on from `{CHECKPOINTS}/model-{epoch}`, {epoch + 1:,} steps old."
+    if not epoch:
+        trainer = f"Upstream's trainer reads neither: without `{CHECKPOINTS}/` it begins anew, from random weights."
     return f"""\
 ---
 {yaml.safe_dump(matter, sort_keys=False)}---
@@ -237,7 +282,8 @@ picture = stylize("me.jpg")["output_img"]  # B, G, R
 ```
 {missing if lacks else ""}
 `{HEAD_FILE}` draws aligned faces of {_CROP_PX} px, `{BACKGROUND_FILE}` the rest of the picture: `input_image`
-(B, G, R from 0 to 255, height and width multiples of 4) to `output_image`. Training on from here with upstream's trainer needs
-the `vgg19.npy` of one of those styles in this folder too.
+(B, G, R from 0 to 255, height and width multiples of 4) to `output_image`.
+
+{trainer} It needs the `vgg19.npy` of any DCT-Net style on ModelScope in this folder too.
 
 {account(style)}"""

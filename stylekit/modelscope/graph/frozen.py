@@ -41,7 +41,7 @@ def read_frozen(path: Path) -> Arrays:
         MissingPartError: If the package that describes the format is not installed.
     """
     name = str(path)
-    network = find_network(parse_graph(_read(path), name), name)
+    network = find_network(parse_graph(read_file(path, MAX_BYTES), name), name)
     arrays = {
         node_name.removeprefix(network.prefix): constant(node, name)
         for node_name, node in network.nodes.items()
@@ -57,6 +57,23 @@ def read_frozen(path: Path) -> Arrays:
             "Give a graph that ModelScope's CartoonTranslationExporter wrote.",
         )
     return arrays
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """Return the bytes of one of a model folder's files, at most `most`.
+
+    Raises:
+        CheckpointError: If it is too large, or cannot be read.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a frozen graph.", "Name the file in it, such as cartoon_h.pb.")
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise CheckpointError(f"{path} has {size / 2**20:,.0f} MB, far more than it needs.", "Copy or fetch it again.")
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
 
 
 def parse_graph(data: bytes, source: str) -> Any:
@@ -281,6 +298,15 @@ def _numbered(name: str, number: int) -> str:
     return f"{name}_{number}" if number else name
 
 
+def require_graphs() -> None:
+    """Refuse before any work what would end in a `.pb`.
+
+    Raises:
+        MissingPartError: If the package that describes the format is not installed.
+    """
+    _proto()
+
+
 def _proto() -> Any:
     """Return the module that describes TensorFlow's graphs; TensorBoard brings it along, without TensorFlow."""
     try:
@@ -288,15 +314,3 @@ def _proto() -> Any:
     except ImportError as error:
         raise MissingPartError("tensorboard", "tensorboard", "Reading or writing a ModelScope .pb") from error
     return graph_pb2
-
-
-def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a frozen graph.", "Name the file in it, such as cartoon_h.pb.")
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{path} has {size / 2**20:,.0f} MB; no DCT-Net generator has.", "Upstream's have 5.6 MB.")
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error

@@ -42,6 +42,10 @@ class Link:
             except OSError:
                 self.stopping.set()
 
+    def warn(self, message: str) -> None:
+        """Have the parent log a warning."""
+        self.tell("warning", message=message)
+
     def listen(self) -> None:
         """Wait for `stop`, or for the parent's end, and make sure that this process does not outlive it for long."""
         if sys.stdin.readline():

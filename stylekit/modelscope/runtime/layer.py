@@ -9,18 +9,24 @@ from __future__ import annotations
 import builtins
 import importlib.machinery
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 _DIFFUSERS = "modelscope.pipelines.multi_modal.diffusers_wrapped.stable_diffusion"
+
+TESTED = {"modelscope": "1.40", "tensorflow": "2.21"}
+"""The versions that the mends were made for and are tested with."""
 
 Mend = Callable[[ModuleType], AbstractContextManager[None]]
 
@@ -46,8 +52,21 @@ class _AroundImport(MetaPathFinder):
 
 def _within(mend: Mend, load: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
     def load_mended(module: ModuleType) -> None:
-        with mend(module):
-            load(module)
+        loaded = False
+        try:
+            with mend(module):
+                load(module)
+                loaded = True
+        except AttributeError as error:  # what is to be mended is not there
+            if not loaded:
+                raise
+            package = module.__name__.partition(".")[0]
+            found, tested = getattr(sys.modules[package], "__version__", ""), TESTED.get(package, "")
+            warnings.warn(
+                f"{module.__name__} of {package} {found} is left unmended, which may not work; {tested} is tested: {error}.",
+                RuntimeWarning,
+                stacklevel=1,
+            )
 
     return load_mended
 
@@ -62,7 +81,7 @@ def install() -> None:
                 "tensorflow": _become_tensorflow_1,
                 "modelscope.hub.check_model": _take_local_models_as_they_are,
                 "modelscope.models.cv.cartoon.facelib.config": _keep_devices,
-                "modelscope.models.cv.cartoon.loss": _start_a_process_per_core,
+                "modelscope.models.cv.cartoon.loss": _mend_losses,
                 "modelscope.trainers.cv.cartoon_translation_trainer": _honour_patch_size,
                 "modelscope.exporters.cv.cartoon_translation_exporter": _export_without_trainer,
                 "modelscope.msdatasets.ms_dataset": _find_added_datasets,
@@ -94,6 +113,7 @@ def _become_tensorflow_1(tensorflow: ModuleType) -> Iterator[None]:
 def _take_local_models_as_they_are(module: ModuleType) -> Iterator[None]:
     """Do not ask the hub whether it has a newer version of a local folder: upstream would only log it, and waits for the hub."""
     yield
+    _ = module.check_local_model_is_latest
     module.check_local_model_is_latest = lambda *_, **__: None  # type: ignore[attr-defined]
 
 
@@ -103,9 +123,33 @@ def _keep_devices(module: ModuleType) -> Iterator[None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     yield
     if visible is None:
-        del os.environ["CUDA_VISIBLE_DEVICES"]
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
+@contextmanager
+def _mend_losses(module: ModuleType) -> Iterator[None]:
+    with _start_a_process_per_core(module), _unpickle_only_arrays(module):
+        yield
+
+
+@contextmanager
+def _unpickle_only_arrays(module: ModuleType) -> Iterator[None]:
+    """Let `vgg19.npy` be seen to hold arrays and nothing else before upstream unpickles it, and with it whatever it asks for."""
+    yield
+    network: Any = module.Vgg19
+    start = network.__init__
+
+    @wraps(start)
+    def start_checked(self: Any, vgg19_npy_path: Any = None) -> None:
+        from stylekit.nn.vgg import read_array_dict
+
+        if vgg19_npy_path is not None:
+            read_array_dict(Path(vgg19_npy_path))
+        start(self, vgg19_npy_path)
+
+    network.__init__ = start_checked
 
 
 @contextmanager
@@ -194,22 +238,32 @@ def _find_added_datasets(module: ModuleType) -> Iterator[None]:
     Whoever loads such a data set reads `config_kwargs["split_config"][split]`, which is the folder.
     """
     yield
-    from modelscope.msdatasets.dataset_cls import ExternalDataset
-
-    from stylekit.assets import dataset_folder
-
     dataset: Any = module.MsDataset
     load_from_hub = dataset.load
+    parameters = signature(load_from_hub)
 
-    def load(dataset_name: Any, namespace: str | None = None, **options: Any) -> Any:
-        if isinstance(dataset_name, str):
-            local = Path(dataset_name).expanduser()
-            name = dataset_name if "/" in dataset_name or not namespace else f"{namespace}/{dataset_name}"
-            folder = local if (local / "face_photo").is_dir() else dataset_folder(name)
-            if folder is not None:
-                splits = {str(options.get("split") or "train"): str(folder)}
-                return dataset.to_ms_dataset(ExternalDataset(splits, {}))
-        given = {} if namespace is None else {"namespace": namespace}
-        return load_from_hub(dataset_name, **given, **options)
+    @wraps(load_from_hub)
+    def load(*args: Any, **options: Any) -> Any:
+        given = parameters.bind(*args, **options)
+        given.apply_defaults()
+        folder = _added_dataset(given.arguments["dataset_name"], given.arguments["namespace"])
+        if folder is None:
+            return load_from_hub(*args, **options)
+        from modelscope.msdatasets.dataset_cls import ExternalDataset
+
+        return dataset.to_ms_dataset(ExternalDataset({given.arguments["split"] or "train": str(folder)}, {}))
 
     dataset.load = staticmethod(load)
+
+
+def _added_dataset(name: Any, namespace: str | None) -> Path | None:
+    """Return the folder of face pictures that a data set's name, or the path of a local one, means; None if there is none."""
+    from stylekit.assets import dataset_folder
+
+    if not isinstance(name, str):
+        return None
+    local = Path(name).expanduser()
+    if local.exists():
+        return local if (local / "face_photo").is_dir() else None
+    name = name if "/" in name or not namespace else f"{namespace}/{name}"
+    return dataset_folder(name) if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -19,20 +20,36 @@ _NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """What upstream's trainer, exporter and pipeline run on.
+
+    Attributes:
+        versions: Packages and their versions.
+        sees_gpu: Whether TensorFlow sees a GPU.
+    """
+
+    versions: dict[str, str]
+    sees_gpu: bool
+
+
 @cache
-def versions() -> dict[str, str]:
-    """Return the versions of packages with which upstream's trainer, exporter and pipeline can be imported; takes seconds.
+def look() -> Upstream:
+    """Import upstream's trainer, exporter and pipeline; takes seconds.
 
     Raises:
         MissingPartError: If a package is not installed.
         StylekitError: If one of the three cannot be imported.
     """
     with Child("stylekit.modelscope.runtime.probe:probe", {}, "Importing upstream's code") as child:
-        return child.result()
+        return Upstream(**child.result())
 
 
 def probe(job: Job, link: Link) -> Job:
     """In the child: import all three."""
+    import tensorflow as tf
+
     for module, name in _NAMES.items():
         getattr(import_module(module), name)
-    return {name: version(name) for name in ("modelscope", "tensorflow", "tf_slim")}
+    versions = {"modelscope": version("modelscope"), "tensorflow": tf.__version__, "tf_slim": version("tf_slim")}
+    return {"versions": versions, "sees_gpu": bool(tf.config.list_physical_devices("GPU"))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -24,10 +25,12 @@ PACKAGES = ("modelscope", "tensorflow", "tf_slim", "addict", "datasets", "easydi
 
 _TAIL_BYTES = 4096
 
+_LOG = logging.getLogger(__name__)
+
 
 def missing_packages() -> list[str]:
-    """Return those of `PACKAGES` that are not installed, without importing any."""
-    return [name for name in PACKAGES if find_spec(name) is None]
+    """Return those of `PACKAGES` that are not installed, without importing any; a folder of that name is no package."""
+    return [name for name in PACKAGES if (spec := find_spec(name)) is None or spec.origin is None]
 
 
 def require_packages(purpose: str) -> None:
@@ -44,15 +47,27 @@ def require_packages(purpose: str) -> None:
 
 
 def visible_devices(device: str) -> dict[str, str]:
-    """Return the environment in which TensorFlow sees one device: `auto`, `cpu`, `cuda` or `cuda:1`.
+    """Return the environment in which TensorFlow sees what is asked for: `auto`, `cpu`, `cuda` or `cuda:1`.
+
+    `cuda:1` is the second of those GPUs that `CUDA_VISIBLE_DEVICES` shows, as it is for torch.
 
     Raises:
-        UsageError: If TensorFlow cannot use such a device.
+        UsageError: If TensorFlow cannot use such a device, or that GPU is hidden.
     """
+    if device in ("auto", "cuda"):
+        return {}
+    if device == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": ""}
     kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda"):
+    if kind != "cuda" or not number.isdecimal():
         raise UsageError(f"Upstream's code cannot use the device {device}.", "Use --device cpu or cuda.")
-    return {} if kind == "auto" else {"CUDA_VISIBLE_DEVICES": "" if kind == "cpu" else number or "0"}
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return {"CUDA_VISIBLE_DEVICES": number}
+    gpus = [name.strip() for name in shown.split(",") if name.strip() not in ("", "-1")]
+    if int(number) >= len(gpus):
+        raise UsageError(f"CUDA_VISIBLE_DEVICES is {shown!r} and shows no {device}.", "Use --device cuda or cpu.")
+    return {"CUDA_VISIBLE_DEVICES": gpus[int(number)]}
 
 
 class Child:
@@ -83,7 +98,7 @@ class Child:
     ) -> None:
         self._order = json.dumps({"task": task, "job": dict(job)})
         self._purpose, self._error, self._log = purpose, error, log
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})}  # the current folder's files are data
         self._result: Event | None = None
 
     def __enter__(self) -> Self:
@@ -142,7 +157,10 @@ class Child:
             if event["event"] == "done":
                 self._result = event["result"]
                 return
-            yield event
+            if event["event"] == "warning":
+                _LOG.warning("%s", event["message"])
+            else:
+                yield event
         code = self._process.wait()
         end = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         raise self._error(f"{self._purpose} {end}.", self._where())

@@ -130,7 +130,72 @@ def rename(nodes, name, to):
     nodes[name].name = to
 
 
+def constant_node(whole, name, numbers):
+    """Add whole numbers, repeated to any number at no cost where they are one."""
+    node = whole.node.add(name=name, op="Const")
+    node.attr["dtype"].type = node.attr["value"].tensor.dtype = 3
+    node.attr["value"].tensor.int_val.extend(numbers)
+    set_shape(node, len(numbers))
+    return name
+
+
+def add(whole, name, kind, *inputs, **types):
+    node = whole.node.add(name=name, op=kind, input=inputs)
+    for key, value in types.items():
+        node.attr[key].type = value
+    return name
+
+
+def waits_for(whole, *names):
+    whole.node[[node.name for node in whole.node].index("output_image")].input.extend(f"^{name}" for name in names)
+
+
+def write_file(whole):
+    """Have a file written before the picture is drawn, as a node that nothing reads."""
+    for name, text in (("path", b"written"), ("text", b"by a graph")):
+        node = whole.node.add(name=f"{name}_of_evil", op="Const")
+        node.attr["dtype"].type = node.attr["value"].tensor.dtype = 7
+        node.attr["value"].tensor.tensor_shape.SetInParent()
+        node.attr["value"].tensor.string_val.append(text)
+    add(whole, "evil", "WriteFile", "path_of_evil", "text_of_evil")
+    waits_for(whole, "evil")
+
+
+def fill(whole, name, kind, *sizes):
+    """Fill a tensor with its own first size."""
+    constant_node(whole, f"{name}/dims", sizes)
+    constant_node(whole, f"{name}/value", [1])
+    whole.node[-1].attr["value"].tensor.tensor_shape.ClearField("dim")
+    value = f"{name}/value" if kind == 3 else add(whole, f"{name}/float", "Cast", f"{name}/value", SrcT=3, DstT=kind)
+    return add(whole, name, "Fill", f"{name}/dims", value, T=kind, index_type=3)
+
+
+def resized(whole, *sizes):
+    """Bring the photograph to a size on the way to nowhere."""
+    size = constant_node(whole, "evil/size", sizes)
+    waits_for(whole, add(whole, "evil", "ResizeBilinear", "strided_slice_1", size, T=1))
+
+
+def many(whole):
+    """Make a hundred tensors of the largest size, each kept under another name until the end."""
+    for at in range(100):
+        waits_for(whole, add(whole, f"evil_{at}", "Identity", fill(whole, f"full_{at}", 1, 24, 40, 1000), T=1))
+
+
 HOSTILE = {
+    "a file that is written": (lambda n, g: write_file(g), "text_of_evil holds neither float32 nor int32"),
+    "what nothing reads": (
+        lambda n, g: (g.node.add(name="evil", op="NoOp"), waits_for(g, "evil")),
+        "node evil is a NoOp",
+    ),
+    "what is not there to wait for": (lambda n, g: waits_for(g, "ghost"), "no node ghost"),
+    "whole numbers far too many": (lambda n, g: waits_for(g, fill(g, "evil", 3, 300_000_000)), "evil .*300,000,000 numbers"),
+    "floats far too many": (lambda n, g: waits_for(g, fill(g, "evil", 1, 300_000_000)), "evil .*300,000,000 numbers"),
+    "too many on the way": (lambda n, g: resized(g, 60_000_000, 1), "evil .*numbers"),
+    "too many on the way to nothing": (lambda n, g: resized(g, 60_000_000, 0), "evil .*numbers"),
+    "a size of nothing": (lambda n, g: resized(g, 0, 4), "evil .*division"),
+    "a size of many numbers": (lambda n, g: waits_for(g, fill(g, "evil", 3, *[1] * 9)), "evil .*a few whole numbers"),
+    "many that are kept": (lambda n, g: many(g), "more is kept"),
     "another operation": (lambda n, g: setattr(n["generator/LeakyRelu"], "op", "Tanh"), "generator/LeakyRelu is a Tanh"),
     "code": (lambda n, g: setattr(n["generator/LeakyRelu"], "op", "PyFunc"), "PyFunc"),
     "a missing tensor": (lambda n, g: remove(g, "generator/Conv_3/biases"), "generator/Conv_3/biases"),
@@ -200,15 +265,26 @@ HOSTILE = {
 }
 
 
+def peak_mb():
+    """Return the most memory that this process has had; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_graph_that_is_not_this_network_is_refused_by_name(tmp_path, case):
     change, says = HOSTILE[case]
     file = tmp_path / "odd.pb"
     file.write_bytes(edited(change).SerializeToString())
     start = time.process_time()
-    with pytest.raises(CheckpointError, match=rf"odd\.pb.*{says}"):
+    before = peak_mb()
+    with pytest.raises(CheckpointError, match=rf"odd\.pb.*({says})"):
         read_frozen(file)
     assert time.process_time() - start < 5
+    assert peak_mb() - before < 100
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
