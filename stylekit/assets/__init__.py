@@ -15,6 +15,7 @@ from stylekit.assets.store import (
     remove,
     resolve,
     statuses,
+    style_at_hand,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "remove",
     "resolve",
     "statuses",
+    "style_at_hand",
 ]

@@ -177,6 +177,25 @@ def find_in_styles(*names: str) -> tuple[Path, str] | None:
     return next(filter(None, found), None)
 
 
+def style_at_hand(name: str) -> Path | None:
+    """Return the model folder of a published style, if it was fetched, brought, or lies in the user's own ModelScope cache.
+
+    No network is used.
+
+    Args:
+        name: As for `modelscope_style`.
+
+    Raises:
+        UsageError: If there is no such style.
+    """
+    asset = catalogue.find_style(name)
+    record = _record(asset)
+    if record is not None and not _damage(record):
+        return _path(record)
+    found = (mscache.find(source, asset.holds, any_revision=True) for source in asset.sources)
+    return next((path for path, _ in filter(None, found)), None)
+
+
 def dataset_folder(name: str) -> Path | None:
     """Return where a data set of ModelScope lies, fetched or brought before; None if it is not there. No network is used.
 

@@ -145,8 +145,9 @@ class TrainRecipe(_Section):
     preset: Literal["upstream", "default"] = Field("default", description="`upstream` equals ModelScope's mathematics.")
     init: str | None = Field(
         None,
-        description="What to start from: a run, a checkpoint, a style bundle, a frozen graph (.pb), a ModelScope model folder, "
-        "a TensorFlow checkpoint, or one of the published styles (`modelscope:3d`).",
+        description="What to start from. For a new style: a run, a checkpoint, a style bundle, a frozen graph (.pb), a model "
+        "folder of ModelScope, or one of the published styles (`modelscope:3d`). To go on with a training, with Adam's moments: "
+        "a TensorFlow checkpoint (`tf_ckpts/model-299999`), whose steps count towards max_steps.",
     )
     network: NetworkRecipe = NetworkRecipe()
     content: ContentRecipe = ContentRecipe()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stylekit.assets import modelscope_style, names_style
 from stylekit.bundle import STARTER, Bundle, load_style
 from stylekit.bundle.style import STYLE_FILE
 from stylekit.errors import UsageError
@@ -18,6 +19,7 @@ from stylekit.faces.detect import FaceDetector
 from stylekit.faces.landmarks import FaceMesh
 from stylekit.faces.mask import feather_mask
 from stylekit.faces.quality import shows_face
+from stylekit.modelscope.graph.folder import HEAD_FILE, read_networks
 from stylekit.paths import Workspace
 from stylekit.stylizer.network import Rgb, Translate, open_network, torch_network, translate
 
@@ -25,6 +27,7 @@ from stylekit.stylizer.network import Rgb, Translate, open_network, torch_networ
 # short side is 720 px at most; both are kept in proportion to the training size.
 _FACE_ZOOM = 288 / 256
 _SHORT_SIDE = 720 / 256
+_PUBLISHED_PX = 256
 _LONGEST = 4.0  # long sides to short sides; beyond it the network sees less, so that a panorama needs no more memory
 
 
@@ -45,8 +48,9 @@ class Stylizer:
     """A style, ready to use. Networks are loaded once, the face finder when it is first needed.
 
     Args:
-        style: A bundle, the path of one, a run or checkpoint folder, or the name of a style; None takes the current style, and
-            where there is none the starter style that comes with the package.
+        style: A bundle, the path of one, a run or checkpoint folder, or the name of a style; a model folder of ModelScope, a
+            `.pb` or `modelscope:NAME`, one of the published styles. None takes the current style, and where there is none the
+            starter style that comes with the package.
         size: Short side in pixels at which the network sees a whole picture; by default 720/256 of its training size.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workspace: Where names are looked up; the current folder by default.
@@ -54,6 +58,8 @@ class Stylizer:
     Raises:
         UsageError: If the device is not there.
         ExportError: If there is no such style, or it is damaged.
+        CheckpointError: If a frozen graph is damaged, or another network.
+        AssetError: If a published style cannot be had.
 
     Example:
         stylized = Stylizer("archer-style")(photo)
@@ -75,6 +81,10 @@ class Stylizer:
     def _open(self, style: str | Path | Bundle | None, device: str, workspace: Workspace) -> None:
         if style is None:
             style = workspace.current_style() or STARTER
+        if not isinstance(style, Bundle) and (published := _published(style)):
+            self.name, self._trained_size, self._template = published.stem, _PUBLISHED_PX, "dctnet"
+            self._face, self._background = (torch_network(module, device) for module in read_networks(published))
+            return
         bundle, run = (style, None) if isinstance(style, Bundle) else _find(style, workspace)
         if bundle is not None:
             networks = bundle.style.networks
@@ -138,6 +148,14 @@ class Stylizer:
         short, long = sorted((height, width))
         scale = min(1.0, self._short_side / short, self._short_side * _LONGEST / long)
         return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _published(style: str | Path) -> Path | None:
+    """Return the model folder or frozen graph of ModelScope's that is meant, None for a style of ours."""
+    path = Path(style)
+    if names_style(str(style)) and not path.exists():
+        return modelscope_style(str(style)).path
+    return path if path.suffix == ".pb" or (path / HEAD_FILE).is_file() else None
 
 
 def _find(style: str | Path, workspace: Workspace) -> tuple[Bundle | None, Path | None]:

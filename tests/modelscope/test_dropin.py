@@ -150,6 +150,7 @@ def test_resume_epoch_starts_from_what_lies_in_tf_ckpts(project):
     made = trainer(project, max_steps=1)
     assert (made.recipe.train.init, made.recipe.train.max_steps) == (str(folder / "model-8.pb"), 10)
     assert made.train().step == 10
+    assert [path.name for path in (project / "out" / "saved_models").iterdir()] == ["model-9.pb"]
     before = read_frozen(folder / "model-8.pb")
     after = read_frozen(project / "out" / "saved_models" / "model-9.pb")  # one further step
     assert all(np.allclose(before[name], after[name], atol=1e-9) for name in before)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from stylekit.assets import add
+from stylekit.errors import AssetError
 from stylekit.modelscope.graph.frozen import read_frozen
 from stylekit.modelscope.graph.weights import generator_arrays
 from stylekit.modelscope.runtime import layer
 from stylekit.modelscope.runtime.checkpoints import write_checkpoint
-from tests.modelscope.folders import data_folder, toned_generator
+from tests.modelscope.folders import data_folder, model_folder, toned_generator
 from tests.modelscope.test_script import stylekit, write
 
 
@@ -82,6 +83,8 @@ class Hub:
 
     @staticmethod
     def load(dataset_name, namespace="modelscope", target=None, version="master", hub=None, subset_name=None, split=None, **more):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+        if namespace == "closed":
+            raise OSError("no way")
         return "hub", dataset_name, namespace, target, version, split, more
 
     @staticmethod
@@ -121,6 +124,63 @@ def test_an_added_data_set_is_found_however_it_is_named(tmp_path: Path, load: Ca
     assert load("faces", "me", None, "master", None, None, "test") == {"test": str(added)}
 
 
+@pytest.fixture
+def snapshot(empty_home: Path) -> Callable[..., Any]:
+    """Return the mended `snapshot_download` of a module whose hub is closed."""
+
+    def closed(model_id: str, revision: str | None = None) -> str:
+        raise OSError(f"no way to {model_id}")
+
+    module = ModuleType("upstream")
+    module.snapshot_download = closed  # type: ignore[attr-defined]
+    with layer._find_brought_styles(module, name="snapshot_download"):
+        pass
+    return module.snapshot_download  # type: ignore[no-any-return]
+
+
+def test_a_brought_style_is_found_by_its_id_and_kept_from_harm(
+    tmp_path: Path, snapshot: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "iic/cv_unet_person-image-cartoon-sketch_compound-models"
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+    brought = add("modelscope-style", model_folder(tmp_path / "model"), "modelscope-sketch").path
+    found = Path(snapshot(model))
+    assert found == Path(snapshot(model_id=model, revision="v1"))
+    assert {file.name for file in found.iterdir()} == {file.name for file in brought.iterdir()}
+    before = (brought / "cartoon_h.pb").read_bytes()
+    (found / "cartoon_h.pb").write_bytes(b"the script's own")
+    assert (brought / "cartoon_h.pb").read_bytes() == before
+    assert (Path(snapshot(model)) / "cartoon_h.pb").read_bytes() == b"the script's own"
+
+
+def test_a_style_in_modelscopes_own_cache_is_used_where_it_lies(
+    tmp_path: Path, snapshot: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+    model = "damo/cv_unet_person-image-cartoon_compound-models"
+    folder = model_folder(tmp_path / "cache" / "hub" / model)
+    assert snapshot(model) == str(folder)
+
+
+@pytest.mark.parametrize("model", ["damo/nlp_something", "me/mine"])
+def test_other_models_are_asked_of_the_hub_as_ever(model: str, snapshot: Callable[..., Any]) -> None:
+    with pytest.raises(OSError, match=f"no way to {model}") as caught:
+        snapshot(model)
+    assert not getattr(caught.value, "__notes__", [])
+
+
+def test_a_closed_hub_says_what_to_bring(
+    tmp_path: Path, snapshot: Callable[..., Any], load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(OSError, match="no way") as caught:
+        snapshot("damo/cv_unet_person-image-cartoon-3d_compound-models")
+    assert "assets add modelscope-style FOLDER --name modelscope-3d" in caught.value.__notes__[0]
+    with pytest.raises(OSError, match="no way") as caught_too:
+        load("faces", "closed")
+    assert "assets add dataset FOLDER --name ms:closed/faces" in caught_too.value.__notes__[0]
+
+
 @pytest.mark.parametrize("visible", [None, "", "3"])
 def test_no_device_is_hidden(visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
@@ -129,6 +189,47 @@ def test_no_device_is_hidden(visible: str | None, monkeypatch: pytest.MonkeyPatc
     with layer._keep_devices(ModuleType("facelib")):
         os.environ["CUDA_VISIBLE_DEVICES"] = "0"
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
+
+
+class Hostile:
+    """What runs a command of whoever wrote a pickle."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.modelscope
+def test_a_weight_file_that_runs_commands_is_refused_before_upstream_reads_it(tmp_path: Path) -> None:
+    layers = np.array({"conv1_1": [np.zeros((3, 3, 3, 64), np.float32), Hostile()]}, dtype=object)
+    np.save(tmp_path / "vgg19.npy", layers, allow_pickle=True)
+    text = """
+        from modelscope.models.cv.cartoon.loss import Vgg19
+        from stylekit.errors import AssetError
+        try:
+            Vgg19("vgg19.npy")
+        except AssetError as error:
+            print(error.message)
+    """
+    said = stylekit("modelscope", "run", write(tmp_path, text), cwd=tmp_path)
+    assert "vgg19.npy is not a safe VGG weight file: it asks for posix.system." in said
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_weight_file_of_arrays_is_read_as_ever(tmp_path: Path) -> None:
+    class Vgg19:
+        def __init__(self, vgg19_npy_path: str | None = None) -> None:
+            self.read = vgg19_npy_path
+
+    losses = ModuleType("losses")
+    losses.Vgg19 = Vgg19  # type: ignore[attr-defined]
+    with layer._unpickle_only_arrays(losses):
+        pass
+    file = tmp_path / "vgg19.npy"
+    np.save(file, np.array({"conv1_1": [np.zeros(3, np.float32)]}, dtype=object), allow_pickle=True)
+    assert (Vgg19(str(file)).read, Vgg19().read) == (str(file), None)
+    file.write_bytes(b"no weights")
+    with pytest.raises(AssetError, match=r"vgg19\.npy is not a safe"):
+        Vgg19(vgg19_npy_path=str(file))
 
 
 @pytest.fixture

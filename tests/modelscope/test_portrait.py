@@ -305,6 +305,16 @@ def test_without_faces_the_background_comes_back_at_the_pictures_size(folder: Pa
 
 @pytest.mark.modelscope
 @pytest.mark.slow
+def test_a_gpu_that_tensorflow_does_not_see_is_refused(
+    folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UsageError, match="TensorFlow sees no GPU here, and --device cuda asks for one"):
+        portrait.stylize([photo], style=folder, output=tmp_path / "out", device="cuda")
+
+
+@pytest.mark.modelscope
+@pytest.mark.slow
 def test_a_style_of_ours_goes_through_upstreams_pipeline(folder: Path, photo: Path, tmp_path: Path) -> None:
     """Trained here, exported with upstream's face graphs, drawn by upstream."""
     from stylekit.exporters import export

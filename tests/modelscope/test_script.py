@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stylekit.assets import add, style_at_hand
 from stylekit.cli import run as command_line
 from stylekit.modelscope import script
 from stylekit.modelscope.graph.frozen import read_frozen
@@ -175,6 +176,14 @@ def test_missing_packages_are_named_before_the_script_runs(
     assert not (tmp_path / "ran").exists()
 
 
+MODEL_ID = "damo/cv_unet_person-image-cartoon-3d_compound-models"
+
+
+def bring(model: Path) -> None:
+    """Bring a model folder as who cannot reach the hub does, so that scripts find it by its id."""
+    add("modelscope-style", model, "modelscope-3d")
+
+
 TRAIN = """
     import os
     import sys
@@ -241,15 +250,16 @@ def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.modelscope
 @pytest.mark.slow
 def test_the_model_cards_script_trains_exports_and_draws(tmp_path: Path, model: Path, photo: Path, empty_home: Path) -> None:
-    shutil.copytree(model, tmp_path / "model")
-    (tmp_path / "model" / "cartoon_h.pb").unlink()
+    bring(model)
     data = data_folder(tmp_path / "set")
     stylekit("assets", "add", "dataset", str(data), "--name", "ms:menyifang/dctnet_train_clipart_mini_ms", cwd=tmp_path)
-    stylekit("modelscope", "run", write(tmp_path, TRAIN), "model", str(photo), cwd=tmp_path)
+    stylekit("modelscope", "run", write(tmp_path, TRAIN), MODEL_ID, str(photo), cwd=tmp_path)
     trained = read_checkpoint(tmp_path / "exp_localtoon" / "saved_models" / "model-0")
     assert len(trained) == 210
-    frozen = read_frozen(tmp_path / "model" / "cartoon_h.pb")
+    (copy,) = (empty_home / "modelscope").iterdir()
+    frozen = read_frozen(copy / "cartoon_h.pb")
     assert len(frozen) == 36
+    assert style_at_hand(MODEL_ID) is not None, "the script has written into the folder that was brought"
     assert all(np.array_equal(value, trained[name]) for name, value in frozen.items())
     sheet = cv2.imread(str(next((tmp_path / "exp_localtoon" / "images").glob("*face_photo.jpg"))))
     assert sheet.shape == (4 * 64, 4 * 64, 3)
@@ -293,12 +303,13 @@ DRAW = """
 @pytest.mark.modelscope
 @pytest.mark.slow
 def test_the_pipeline_takes_a_path_an_address_and_an_array(
-    tmp_path: Path, model: Path, photo: Path, served: tuple[str, list[str]]
+    tmp_path: Path, model: Path, photo: Path, served: tuple[str, list[str]], empty_home: Path
 ) -> None:
+    bring(model)
     name = write(tmp_path, DRAW)
     shutil.copy(photo, tmp_path / "me.png")
     address = f"{served[0]}/me.png"
-    done = python("-c", STYLEKIT, "modelscope", "run", name, str(model), str(photo), address, cwd=tmp_path)
+    done = python("-c", STYLEKIT, "modelscope", "run", name, MODEL_ID, str(photo), address, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "[True, True, True] (300, 400, 3)", done.stderr[-3000:]
     assert done.returncode == 1
     assert f'Traceback (most recent call last):\n  File "{tmp_path / name}", line 14, in <module>' in done.stderr

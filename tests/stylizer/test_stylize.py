@@ -15,10 +15,12 @@ from PIL import Image
 from stylekit.assets import fetch
 from stylekit.bundle import STARTER, Bundle
 from stylekit.bundle.weights import pack_weights
-from stylekit.errors import ExportError, UsageError
+from stylekit.errors import CheckpointError, ExportError, UsageError
 from stylekit.faces.align import invert, warp
 from stylekit.faces.mask import feather_mask
 from stylekit.images import read_rgb, write_image
+from stylekit.modelscope.graph.frozen import frozen_graph
+from stylekit.nn.unet import Generator
 from stylekit.paths import Workspace
 from stylekit.stylizer import Stylizer, stylize, stylizer
 from stylekit.stylizer.network import Floats, Rgb, Translate, translate
@@ -246,3 +248,38 @@ def test_pictures_are_turned_upright(bundle: Bundle, tmp_path: Path) -> None:
     turned.save(tmp_path / "phone.jpg", exif=exif)
     stylize([tmp_path / "phone.jpg"], style=bundle, output=tmp_path / "out")
     assert read_rgb(tmp_path / "out" / "phone.png").shape == (40, 20, 3)
+
+
+def test_a_published_style_draws_with_its_two_networks(portrait: Rgb, tmp_path: Path) -> None:
+    """Its head redraws faces, its background the rest; here the one is a negative, so that they are told apart."""
+
+    def negated(network: Generator) -> Generator:
+        network.unet.head.weight.data.neg_()
+        return network
+
+    folder = tmp_path / "cv_unet_person-image-cartoon-3d_compound-models"
+    folder.mkdir()
+    head, background = negated(generator(32, 4)), generator(32, 4)
+    (folder / "cartoon_h.pb").write_bytes(frozen_graph(head))
+    (folder / "cartoon_bg.pb").write_bytes(frozen_graph(background))
+    whole = Stylizer(folder, device="cpu")
+    drawn, faces = whole.picture(portrait)
+    assert (whole.name, faces) == (folder.name, 1)
+    assert np.corrcoef(drawn[:, :40].ravel(), portrait[:, :40].ravel())[0, 1] > 0.9
+    crop = whole.faces(portrait)[0]
+    seen = warp(portrait, crop.matrix, len(crop.crop))
+    assert np.corrcoef(crop.crop.ravel(), seen.ravel())[0, 1] < -0.9
+    alone = Stylizer(folder / "cartoon_bg.pb", device="cpu")
+    assert np.array_equal(alone.picture(portrait)[0][:, :40], drawn[:, :40])
+
+
+@pytest.mark.parametrize("style", ["modelscope:4d", "damo/cv_unet_person-image-cartoon-4d_compound-models"])
+def test_a_published_style_that_does_not_exist_is_told_from_one_of_ours(style: str) -> None:
+    with pytest.raises(UsageError, match="no ModelScope style"):
+        Stylizer(style)
+
+
+def test_a_graph_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "me.pb").write_bytes(b"not a graph")
+    with pytest.raises(CheckpointError, match=r"me\.pb"):
+        Stylizer(tmp_path / "me.pb")

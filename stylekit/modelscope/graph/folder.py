@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -30,6 +30,9 @@ from stylekit.errors import CheckpointError, ExportError, UsageError
 from stylekit.faces.mask import feather_mask
 from stylekit.modelscope.graph.harmless import read_harmless
 from stylekit.paths import atomic_folder, sha256_bytes, sha256_file
+
+if TYPE_CHECKING:
+    from stylekit.nn.unet import Generator
 
 HEAD_FILE, BACKGROUND_FILE, MASK_FILE, CONFIGURATION_FILE = "cartoon_h.pb", "cartoon_bg.pb", "alpha.jpg", "configuration.json"
 CHECKPOINTS = "tf_ckpts"
@@ -165,6 +168,20 @@ def read_face_graphs(folder: Path) -> dict[str, bytes]:
             error.message,
             "Give --faces the folder of one of ModelScope's DCT-Net styles; every one of them has the same two files.",
         ) from error
+
+
+def read_networks(path: Path) -> tuple[Generator, Generator]:
+    """Return the networks of a model folder for faces and for the whole picture; of a single `.pb`, that one for both.
+
+    Raises:
+        CheckpointError: If a graph is missing, damaged, or another network.
+    """
+    from stylekit.modelscope.graph.frozen import read_frozen
+    from stylekit.modelscope.graph.weights import generator_from
+
+    head, whole = (path / HEAD_FILE, path / BACKGROUND_FILE) if path.is_dir() else (path, path)
+    found = [generator_from(read_frozen(file), str(file)) for file in (head, whole if whole.is_file() else head)]
+    return found[0].eval().requires_grad_(False), found[1].eval().requires_grad_(False)
 
 
 def _marked(path: Path) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import builtins
 import importlib.machinery
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from stylekit.errors import StylekitError
 
 _DIFFUSERS = "modelscope.pipelines.multi_modal.diffusers_wrapped.stable_diffusion"
 
@@ -80,6 +83,8 @@ def install() -> None:
             {
                 "tensorflow": _become_tensorflow_1,
                 "modelscope.hub.check_model": _take_local_models_as_they_are,
+                "modelscope.hub.snapshot_download": partial(_find_brought_styles, name="snapshot_download"),
+                "modelscope.pipelines.builder": partial(_find_brought_styles, name="normalize_model_input"),
                 "modelscope.models.cv.cartoon.facelib.config": _keep_devices,
                 "modelscope.models.cv.cartoon.loss": _mend_losses,
                 "modelscope.trainers.cv.cartoon_translation_trainer": _honour_patch_size,
@@ -115,6 +120,55 @@ def _take_local_models_as_they_are(module: ModuleType) -> Iterator[None]:
     yield
     _ = module.check_local_model_is_latest
     module.check_local_model_is_latest = lambda *_, **__: None  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _find_brought_styles(module: ModuleType, name: str) -> Iterator[None]:
+    """Let the id of a published style mean the folder that stylekit or ModelScope's cache has, before the hub is asked."""
+    yield
+    ask_hub = getattr(module, name)
+
+    @wraps(ask_hub)
+    def find(*args: Any, **options: Any) -> Any:
+        wanted = next((value for value in (*args[:1], options.get("model_id")) if isinstance(value, str)), "")
+        style = "" if Path(wanted).exists() else _published_style(wanted)
+        if style and (folder := _working_copy(style)):
+            return str(folder)
+        try:
+            return ask_hub(*args, **options)
+        except Exception as error:
+            if style:
+                error.add_note(
+                    f"Without the hub, bring its folder once: stylekit assets add modelscope-style FOLDER --name {style}"
+                )
+            raise
+
+    setattr(module, name, find)
+
+
+def _published_style(model: str) -> str:
+    """Return the asset that a model's id means, empty if it is none of the published styles."""
+    from stylekit.assets import find_style, names_style
+
+    try:
+        return find_style(model).name if names_style(model) else ""
+    except StylekitError:
+        return ""
+
+
+def _working_copy(style: str) -> Path | None:
+    """Return a style's folder that a script may write into, as scripts do into ModelScope's own cache; None if it is not here."""
+    from stylekit.assets import style_at_hand
+    from stylekit.paths import atomic_folder, home
+
+    folder = style_at_hand(style)
+    if folder is None or not folder.is_relative_to(home()):
+        return folder
+    copy = home() / "modelscope" / f"{style}-{folder.stat().st_mtime_ns}"
+    if not copy.is_dir():
+        with atomic_folder(copy) as fresh:
+            shutil.copytree(folder, fresh, dirs_exist_ok=True)
+    return copy
 
 
 @contextmanager
@@ -248,7 +302,13 @@ def _find_added_datasets(module: ModuleType) -> Iterator[None]:
         given.apply_defaults()
         folder = _added_dataset(given.arguments["dataset_name"], given.arguments["namespace"])
         if folder is None:
-            return load_from_hub(*args, **options)
+            try:
+                return load_from_hub(*args, **options)
+            except Exception as error:
+                name = given.arguments["dataset_name"]
+                name = name if "/" in str(name) else f"{given.arguments['namespace']}/{name}"
+                error.add_note(f"Without the hub, bring it once: stylekit assets add dataset FOLDER --name ms:{name}")
+                raise
         from modelscope.msdatasets.dataset_cls import ExternalDataset
 
         return dataset.to_ms_dataset(ExternalDataset({given.arguments["split"] or "train": str(folder)}, {}))
