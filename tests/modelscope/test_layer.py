@@ -133,7 +133,7 @@ def snapshot(empty_home: Path) -> Callable[..., Any]:
 
     module = ModuleType("upstream")
     module.snapshot_download = closed  # type: ignore[attr-defined]
-    with layer._find_brought_styles(module, name="snapshot_download"):
+    with layer._find_brought_styles(module, name="snapshot_download", parameter="model_id"):
         pass
     return module.snapshot_download  # type: ignore[no-any-return]
 

@@ -83,8 +83,8 @@ def install() -> None:
             {
                 "tensorflow": _become_tensorflow_1,
                 "modelscope.hub.check_model": _take_local_models_as_they_are,
-                "modelscope.hub.snapshot_download": partial(_find_brought_styles, name="snapshot_download"),
-                "modelscope.pipelines.builder": partial(_find_brought_styles, name="normalize_model_input"),
+                "modelscope.hub.snapshot_download": partial(_find_brought_styles, name="snapshot_download", parameter="model_id"),
+                "modelscope.pipelines.builder": partial(_find_brought_styles, name="pipeline", parameter="model"),
                 "modelscope.models.cv.cartoon.facelib.config": _keep_devices,
                 "modelscope.models.cv.cartoon.loss": _mend_losses,
                 "modelscope.trainers.cv.cartoon_translation_trainer": _honour_patch_size,
@@ -123,21 +123,25 @@ def _take_local_models_as_they_are(module: ModuleType) -> Iterator[None]:
 
 
 @contextmanager
-def _find_brought_styles(module: ModuleType, name: str) -> Iterator[None]:
+def _find_brought_styles(module: ModuleType, name: str, parameter: str) -> Iterator[None]:
     """Let the id of a published style mean the folder that stylekit or ModelScope's cache has, before the hub is asked."""
     yield
     ask_hub = getattr(module, name)
+    parameters = signature(ask_hub)
 
     @wraps(ask_hub)
     def find(*args: Any, **options: Any) -> Any:
-        wanted = next((value for value in (*args[:1], options.get("model_id")) if isinstance(value, str)), "")
-        style = "" if Path(wanted).exists() else _published_style(wanted)
+        given = parameters.bind(*args, **options)
+        wanted = given.arguments.get(parameter)
+        style = _published_style(wanted) if isinstance(wanted, str) and not Path(wanted).exists() else ""
         if style and (folder := _working_copy(style)):
-            return str(folder)
+            if name == "snapshot_download":
+                return str(folder)
+            given.arguments[parameter] = str(folder)
         try:
-            return ask_hub(*args, **options)
+            return ask_hub(*given.args, **given.kwargs)
         except Exception as error:
-            if style:
+            if style and not folder:
                 error.add_note(
                     f"Without the hub, bring its folder once: stylekit assets add modelscope-style FOLDER --name {style}"
                 )
