@@ -89,6 +89,11 @@ def train(
         elif preset == "upstream":
             changes = [*UPSTREAM_CHANGES, *changes]
         recipe = choose_recipe(name, changes, workspace)
+        if init and recipe.train.preset != "upstream":
+            from stylekit.engine.start import find_start, network_of
+
+            network = network_of(find_start(init).weights.generator)  # as large as what it starts from, unless told otherwise
+            recipe = choose_recipe(name, [f"train.network={network.model_dump_json()}", *changes], workspace)
 
     from stylekit.pipeline import check, prepare
     from stylekit.pipeline import train as train_style

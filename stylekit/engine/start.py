@@ -6,17 +6,18 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from stylekit.assets import modelscope_style, names_style
+from stylekit.assets import find_style, modelscope_style, names_style
 from stylekit.bundle.style import STYLE_FILE, read_bundle
 from stylekit.bundle.weights import unpack_generator
 from stylekit.config.schema import NetworkRecipe, Recipe
 from stylekit.engine.checkpoint import META, load_generator, load_optimizer, unwrap
-from stylekit.errors import CheckpointError, MissingPartError, TrainingError
+from stylekit.errors import CheckpointError, MissingPartError, TrainingError, UsageError
 from stylekit.methods.base import Method
 from stylekit.modelscope.graph.frozen import read_frozen
 from stylekit.modelscope.graph.weights import TrainingWeights, generator_from, training_weights_from
@@ -151,10 +152,17 @@ def _read(path: Path) -> Start:
         return Start(str(path), TrainingWeights(generator_from(read_frozen(path), str(path))))
     if (path / HEAD_GRAPH).is_file() or (path / CHECKPOINTS).is_dir():
         return _read_folder(path)
-    raise CheckpointError(
-        f"There is nothing to start from at {path}.",
-        "Name a run, a checkpoint, a style bundle, a .pb file, a model folder of ModelScope, or modelscope:NAME.",
-    )
+    raise CheckpointError(f"There is nothing to start from at {path}.", _instead_of(path))
+
+
+def _instead_of(path: Path) -> str:
+    """Return what was probably meant by a path that holds nothing to start from."""
+    for folder in (path, path / "saved_models"):
+        if newest := _newest(folder):
+            return f"Name one of its checkpoints, such as {newest}."
+    with suppress(UsageError):
+        return f"Did you mean modelscope:{find_style(str(path)).name.removeprefix('modelscope-')}?"
+    return "Name a run, a checkpoint, a style bundle, a .pb file, a folder with cartoon_h.pb, or modelscope:NAME."
 
 
 def _read_folder(folder: Path) -> Start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -30,6 +31,8 @@ from stylekit.nn.ema import Ema
 from stylekit.progress import Progress
 
 _READERS = 4
+
+_LOG = logging.getLogger(__name__)
 
 
 class BatchLoader:
@@ -99,6 +102,7 @@ def stop_on_interrupt(then: Callable[[], None] = lambda: None) -> Iterator[threa
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        _LOG.warning("Finishing this step, then saving; Ctrl-C again ends at once.")
         then()
 
     previous = signal.signal(signal.SIGINT, note)

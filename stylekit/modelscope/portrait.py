@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stylekit.assets import modelscope_style
+from stylekit.assets import modelscope_style, names_style
 from stylekit.errors import ExportError, ImageError, StylekitError, UsageError
 from stylekit.images import Rgb, read_rgb
 from stylekit.modelscope.graph.folder import (
@@ -98,7 +98,7 @@ def _find(style: str | Path | None, workspace: Workspace) -> Path:
         raise ExportError(
             f"{style} has no {HEAD_FILE}.", "Name a folder of ModelScope's, or write one: stylekit export --format modelscope"
         )
-    if str(style).startswith(("modelscope:", "damo/", "iic/")):
+    if names_style(str(style)):
         return modelscope_style(str(style)).path
     raise ExportError(
         f"The style {style} has not been written for ModelScope.",

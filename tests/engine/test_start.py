@@ -9,18 +9,19 @@ import torch
 from stylekit.assets import Resolved
 from stylekit.bundle import BundledNetwork, Networks, Style, Training, write_bundle
 from stylekit.bundle.weights import pack_weights
+from stylekit.cli import run as run_command
 from stylekit.config.load import parse_recipe
 from stylekit.engine import start as starting
 from stylekit.engine.checkpoint import checkpoint_folders, read_meta
 from stylekit.engine.start import begin, find_start, read_start
-from stylekit.engine.train import make_accelerator, train
+from stylekit.engine.train import TrainReport, make_accelerator, train
 from stylekit.errors import CheckpointError, MissingPartError, TrainingError
 from stylekit.methods.base import create_method
 from stylekit.modelscope.graph.frozen import frozen_graph
 from stylekit.modelscope.graph.weights import generator_arrays, training_arrays, training_weights_from
 from stylekit.nn.discriminator import PatchDiscriminator
 from stylekit.nn.unet import Generator
-from tests.engine.conftest import tiny_recipe
+from tests.engine.conftest import TINY, tiny_recipe
 
 WIDTH, BLOCKS, STEP = 6, 1, 8
 
@@ -259,6 +260,34 @@ def test_what_holds_no_weights_is_refused_by_name(tmp_path, made):
     source = tmp_path / made.split("/")[0] if made else path
     with pytest.raises(CheckpointError, match=str(source)):
         find_start(str(source))
+
+
+def test_what_was_meant_instead_is_said(tmp_path, checkpoint):
+    with pytest.raises(CheckpointError) as refused:
+        find_start("3d")
+    assert refused.value.hint == "Did you mean modelscope:3d?"
+    folder = tmp_path / "work" / "saved_models"
+    folder.mkdir(parents=True)
+    for number in (3, 12):
+        (folder / f"model-{number}.index").touch()
+    for named in (folder, folder.parent):
+        with pytest.raises(CheckpointError) as refused:
+            find_start(str(named))
+        assert refused.value.hint == f"Name one of its checkpoints, such as {folder / 'model-12'}."
+
+
+def test_on_the_command_line_a_network_is_as_large_as_what_it_starts_from(workspace, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(workspace.root)
+    bundle(tmp_path / "style", generator())
+    (workspace.root / "dots.yaml").write_text(TINY.replace("width: 6, blocks: 1", "width: 8, blocks: 2"))
+    asked = []
+    monkeypatch.setattr("stylekit.pipeline.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("stylekit.pipeline.train", lambda recipe, **_: asked.append(recipe) or TrainReport(tmp_path, 1, 1.0, ""))
+    call = ["train", "--style", "dots.yaml", "--init", str(tmp_path / "style"), "--set", "train.network.width=6"]
+    assert run_command([*call[:-2], "--set", "train.loss.lambda_tv=1"]) == 0
+    assert asked[0].train.network.model_dump() == {"arch": "unet", "width": WIDTH, "blocks": BLOCKS}
+    assert run_command([*call[:-1], "train.network.width=8"]) == 1
+    assert "width 6 with 1 residual blocks, the recipe one of width 8" in capsys.readouterr().err
 
 
 def test_a_run_is_not_begun_when_there_is_nothing_to_start_from(workspace, tmp_path):

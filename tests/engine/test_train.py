@@ -141,12 +141,13 @@ try:
 except Interrupted as stopped:
     print(stopped.exit_code, stopped)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(p.stat().st_size for p in workspace.root.glob("work_dirs/*/stats.jsonl")):
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=120)
+    said, logged = process.communicate(timeout=120)
+    assert "Finishing this step" in logged
     run = workspace.run_folders()[-1]
     step = read_meta(checkpoint_folders(run)[-1]).step
     assert step > 0
