@@ -168,6 +168,7 @@ def test_report_names_its_conditions_and_reads_back(measured):
     assert all(method in below and method not in above for method in PAPER_ROWS)
 
 
+@pytest.mark.slow
 def test_two_runs_agree_and_the_batch_size_changes_nothing(measured, tmp_path):
     workspace, report, _ = measured
     evaluate(workspace=workspace, settings=QUICK, output=tmp_path)
@@ -205,6 +206,7 @@ def test_too_many_damaged_crops_are_an_error_that_names_one(workspace):
         evaluate(workspace=workspace, settings=QUICK)
 
 
+@pytest.mark.slow
 def test_a_manifest_without_landmarks_is_refused_by_name(workspace):
     manifest = workspace.photos / "manifest.jsonl"
     lines = [
@@ -215,6 +217,7 @@ def test_a_manifest_without_landmarks_is_refused_by_name(workspace):
         evaluate(workspace=workspace, settings=QUICK)
 
 
+@pytest.mark.slow
 def test_a_network_that_did_not_train_the_generator_leads(workspace):
     run = save_run(workspace, content={"network": "vgg16-hed"})
     report = evaluate(run, workspace=workspace, settings=QUICK)
@@ -226,6 +229,7 @@ def test_a_network_that_did_not_train_the_generator_leads(workspace):
     assert text.index(f"KID and FID on {lead}\n") < text.index(f"KID and FID on {other} (served in training)\n")
 
 
+@pytest.mark.slow
 def test_networks_that_also_trained_the_generator_are_flagged(workspace):
     run = save_run(
         workspace,

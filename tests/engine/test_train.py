@@ -341,6 +341,7 @@ def test_every_method_trains_through_the_same_loop(workspace, name):
     assert method is not create_method(name)
 
 
+@pytest.mark.slow
 def test_tensorboard_events_carry_the_losses(workspace):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = train(tiny_recipe("train.report_to=tensorboard"), workspace=workspace, device="cpu").run

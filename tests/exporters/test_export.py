@@ -152,6 +152,7 @@ def test_weights_that_half_precision_cannot_hold_stay_whole(tmp_path: Path) -> N
     assert torch.equal(again.unet.down2a.weight, network.unet.down2a.weight)  # type: ignore[union-attr, arg-type]
 
 
+@pytest.mark.slow
 def test_half_weights_cost_nothing_but_one_cast_each() -> None:
     graph = onnx.load_from_string(half_graph()).graph
     kinds = Counter(node.op_type for node in graph.node)

@@ -219,6 +219,7 @@ def trained_as_upstream(workspace: Workspace, step: int) -> tuple[Path, Arrays]:
     return run, arrays
 
 
+@pytest.mark.slow
 def test_training_goes_along_for_upstreams_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path)
     given: list[Arrays] = []
@@ -401,6 +402,7 @@ def test_a_recipe_may_ask_for_it_and_gets_it_once(tmp_path: Path) -> None:
     assert "a faster one" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_bundle_with_more_formats_does_not_make_the_folder_stale(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     run = make_run(workspace, made_by=recipe(**FORMATS))
