@@ -126,6 +126,7 @@ def test_the_four_lines_of_the_readme(portraits, tmp_path, monkeypatch, capsys):
     assert stylekit.Stylizer()(read_rgb(list_images(portraits)[0])).std() > 10
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_and_another_setting_starts_a_new_run(done):
     recipe, workspace, first = done
     longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"max_steps": 3})})
