@@ -238,7 +238,9 @@ def test_training_begins_with_the_weights_it_was_given_and_their_average(workspa
 
 def test_init_wins_over_a_warm_start_that_the_network_is_too_narrow_for(tmp_path):
     recipe = tiny_recipe("train.network.width=4", "train.init=x")
-    create_method("dctnet").build(recipe, make_accelerator("cpu", "no"))
+    method = create_method("dctnet")
+    method.build(recipe, make_accelerator("cpu", "no"))
+    assert method.generator.unet.stem.out_channels == 4
 
 
 def test_a_network_of_another_size_is_refused_with_the_size_that_fits(tmp_path):
