@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from stylekit import __version__
-from stylekit.cli import assets, console, data, modelscope, project, recipes, results, training
+from stylekit.cli import assets, console, data, generate, modelscope, project, recipes, results, training
 from stylekit.cli.console import Outcome
 from stylekit.cli.options import EVERYWHERE
 
@@ -42,7 +42,7 @@ def _root(
 for verb in (
     project.doctor,
     project.init,
-    data.gen_data,
+    generate.gen_data,
     data.align,
     training.train,
     training.run,

@@ -25,7 +25,8 @@ class PhotoRecipe(_Section):
 
     source: str = Field(
         "asset:starter-photos",
-        description="`asset:NAME` (a data set of the catalogue) or a folder of photographs; aligned into datasets/photos.",
+        description="`asset:NAME` (a data set of the catalogue), or a folder, zip or shards of photographs; aligned into "
+        "datasets/photos.",
     )
     eval_fraction: Fraction = Field(0.2, description="Share of the persons held out for evaluation, never trained on.")
 
@@ -33,24 +34,46 @@ class PhotoRecipe(_Section):
 class GenerateRecipe(_Section):
     """Where the cartoon pictures come from."""
 
-    engine: Literal["diffusers", "dicebear", "folder"] = "diffusers"
+    engine: Literal["diffusers", "modelscope", "edit", "dicebear", "folder"] = "diffusers"
     model: str | None = Field(
         None,
-        description="diffusers: a Hugging Face id or a folder; dicebear: a style (toon-head); folder: the folder of pictures.",
+        description="diffusers, edit: a Hugging Face id, a folder, or a known style (archer); edit also: `folder:DIR`, pictures "
+        "made elsewhere; modelscope: design, watercolor, illustration, clipart or flat; dicebear: a style (toon-head); "
+        "folder: the folder of pictures.",
     )
     revision: str | None = Field(None, description="The model's revision, for models that come from a hub.")
-    prompt: str | None = Field(
-        None, description="diffusers: the prompt; `{person}` is filled from a built-in list of descriptions."
+    lora: tuple[str, ...] = Field(
+        (), description="LoRA files or ids laid on the model, each with `:WEIGHT` behind it where that is not 1."
     )
-    negative: str = Field("", description="diffusers: what the picture should not show.")
+    prompt: str | None = Field(None, description="The prompt; `{person}` is filled from `people`.")
+    people: str = Field(
+        "balanced",
+        description="Who is in the pictures: `balanced` (built-in descriptions), `celebrities` (the model cards' list, fetched "
+        "or brought), or a text file, one person a line.",
+    )
+    negative: str = Field("", description="What the picture should not show.")
     count: Count = Field(200, description="Pictures to make.")
-    steps: Count = Field(50, description="diffusers: denoising steps.")
-    guidance: NonNegative = Field(7.5, description="diffusers: classifier-free guidance scale.")
+    steps: Count = Field(50, description="Denoising steps.")
+    guidance: NonNegative = Field(7.5, description="Classifier-free guidance scale.")
     scheduler: str = Field(
-        "EulerAncestralDiscreteScheduler", description="diffusers: scheduler class name, as the model card of the styles uses."
+        "auto",
+        description="diffusers' class name; `auto` is EulerAncestralDiscreteScheduler, as the styles' model cards have it, and "
+        "for flow-matching models (SD3, FLUX) their own.",
     )
     size: Annotated[int, Field(ge=16, le=4096, multiple_of=8)] = Field(512, description="Picture side in pixels.")
-    batch_size: Count = Field(1, description="diffusers: pictures made at once.")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="Of the model; `auto` is fp16 on a GPU and fp32 on a CPU."
+    )
+    memory: Literal["auto", "slice", "offload"] = Field(
+        "auto",
+        description="`slice` computes attention and VAE in slices, `offload` also keeps what is not at work in main memory; "
+        "`auto` does either only when memory runs out.",
+    )
+    batch_size: Count | None = Field(None, description="Pictures made at once; null finds by memory how many.")
+    from_photos: str | None = Field(None, description="edit: the folder of photographs that are edited.")
+    strength: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="edit: how far image-to-image leaves the photograph; instruction editors have none."
+    )
     options: dict[str, str | int | float | bool | list[str]] = Field(
         default_factory=dict, description="dicebear: options of the drawing style."
     )
@@ -59,10 +82,15 @@ class GenerateRecipe(_Section):
 class AlignRecipe(_Section):
     """How faces are found, cropped and judged."""
 
-    landmarks: Literal["mesh"] = "mesh"
-    template: Literal["dctnet", "ffhq"] = "dctnet"
+    landmarks: Literal["mesh", "face-alignment", "dlib"] = Field(
+        "mesh", description="What finds faces and their points; the last two need packages and weights of their own."
+    )
+    template: Literal["dctnet", "ffhq", "arcface"] = "dctnet"
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=4)] = Field(256, description="Crop side in pixels.")
-    min_face_px: Count = Field(48, description="Photographs: smallest side of the face box, in pixels of the input.")
+    faces: Literal["auto", "all", "largest"] = Field(
+        "auto", description="Which faces of a picture; `auto` is all of a photograph and the largest of a cartoon."
+    )
+    min_face_px: Count = Field(48, description="Smallest side of the face box, in pixels of the input.")
     min_sharpness: NonNegative = Field(20.0, description="Photographs: variance of the Laplacian of the gray 256 px crop.")
     max_yaw_deg: Annotated[float, Field(gt=0, le=90)] = Field(50.0, description="Photographs: furthest turn of the head.")
 

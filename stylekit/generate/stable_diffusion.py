@@ -72,7 +72,7 @@ class StableDiffusion:
         """
         pipeline = _load(self._model, self._recipe)
         versions = {name: version(name) for name in ("diffusers", "transformers", "torch")}
-        size = self._recipe.batch_size
+        size = self._recipe.batch_size or 1
         for start in sorted({index // size * size for index in wanted}):
             indices = range(start, min(start + size, self._recipe.count))
             records = [self.generation(index) for index in indices]
