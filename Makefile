@@ -1,13 +1,14 @@
 # make demo    a style from nothing, on a laptop: pictures, training, evaluation, a style bundle (STEPS=60 makes it short)
 # make test    the tests                          make lint      ruff and mypy
 # make resolve shows that the packages resolve for Python 3.11, 3.12 and 3.13, without installing anything
+# make scale   the tests with tens of thousands of pictures (STYLEKIT_SCALE=1000 makes it short)
 # make modelscope  the tests that run ModelScope's own code, with TensorFlow, which it installs first
 # make lock    writes constraints.txt anew from what is installed
 #
 # Each works alone on a fresh machine with Python 3.11, 3.12 or 3.13; the first makes .venv and installs into it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint resolve modelscope lock
+.PHONY: demo test lint resolve scale modelscope lock
 
 VERSIONS := 3.11 3.12 3.13
 PYTHON ?= $(shell for python in python3 $(VERSIONS:%=python%); do \
@@ -35,8 +36,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gen,tensorboard$(NODE)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,faces,gen,tensorboard$(NODE)]'
 	touch $@
+
+scale: $(INSTALLED)
+	$(BIN)/python -m pytest -m scale -s
 
 modelscope: $(UPSTREAM)
 	STYLEKIT_REQUIRE_MODELSCOPE=1 $(BIN)/python -m pytest -m modelscope

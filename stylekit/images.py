@@ -26,7 +26,13 @@ _LOG = logging.getLogger(__name__)
 
 MAX_PIXELS = 128_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+UNREAD_SUFFIXES = {
+    **{f".{name}": name.upper() for name in ("heic", "heif", "avif", "gif", "jxl", "jp2", "psd")},
+    **dict.fromkeys((".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "raw"),
+}
+"""Suffixes of pictures that stylekit does not read, and what people call their files."""
+
 _WRITERS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
 
@@ -131,13 +137,15 @@ def _on_white(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
-def write_image(path: Path, rgb: Rgb, *, quality: int = 92) -> None:
+def write_image(path: Path, rgb: Rgb, *, quality: int = 92, compression: int = 6, durable: bool = True) -> None:
     """Write a picture atomically, in the format of the suffix: .png, .jpg, .jpeg or .webp.
 
     Args:
         path: Where to; missing folders are made.
         rgb: RGB uint8 [H, W, 3].
         quality: 1 to 100, for JPEG and WebP.
+        compression: 0 to 9, for PNG; of crops, 1 takes a sixth of the time of 6 and an eighth more room.
+        durable: See `atomic_write_bytes`.
 
     Raises:
         ImageError: If the suffix is not one of these, or the format cannot hold a picture of this size.
@@ -146,13 +154,21 @@ def write_image(path: Path, rgb: Rgb, *, quality: int = 92) -> None:
     encoder = _WRITERS.get(path.suffix.lower())
     if encoder is None:
         raise ImageError(f"{path} cannot be written: the suffix {path.suffix!r} is not known.", "Use .png, .jpg or .webp.")
-    options = {"PNG": {}, "JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}[encoder]
+    png, lossy = {"compress_level": compression}, {"quality": quality}
+    options = {"PNG": png, "JPEG": {**lossy, "subsampling": 0}, "WEBP": lossy}[encoder]
     buffer = io.BytesIO()
     try:
         Image.fromarray(rgb).save(buffer, encoder, **options)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be written: {_reason(error)}.", "Use .png, which holds pictures of any size.") from error
-    atomic_write_bytes(path, buffer.getvalue())
+    atomic_write_bytes(path, buffer.getvalue(), durable=durable)
+
+
+def encode_png(rgb: Rgb) -> bytes:
+    """Return the PNG file of a picture, RGB uint8 [H, W, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -166,7 +182,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in PICTURE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +43,20 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _refuse(path: Path, error: OSError) -> StylekitError:
+def refusal(path: Path, error: OSError) -> StylekitError:
+    """Return the error that says why `path` cannot be written, and what to do."""
     locked = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
     mend = "Make that folder writable" if locked else "Free some space"
     return StylekitError(f"Cannot write {path}: {error.strerror or error}.", f"{mend}, or write to another folder.")
 
 
-def atomic_write_bytes(path: Path, data: bytes) -> None:
+def atomic_write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write `data` to `path` so that readers see the old file or the whole new one, never a part.
+
+    Args:
+        path: Where to; missing folders are made.
+        data: What to write.
+        durable: Wait until the disk has it, so that it outlives a power failure too.
 
     Raises:
         StylekitError: If the folder is read-only, the disk is full, or the path cannot be written.
@@ -57,14 +66,46 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _refuse(path, error) from error
+        raise refusal(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def replace_if_other(path: Path, chunks: Iterable[bytes]) -> bool:
+    """Write a file of any length as `atomic_write_bytes` does, unless it already says so.
+
+    Args:
+        path: Where to; missing folders are made.
+        chunks: What to write, piece by piece.
+
+    Returns:
+        Whether the file is another now; if not, it was not touched.
+
+    Raises:
+        StylekitError: If the folder is read-only, the disk is full, or the path cannot be written.
+    """
+    temporary = _beside(path, _PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
+            stream.writelines(chunks)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if path.is_file() and filecmp.cmp(temporary, path, shallow=False):
+            return False
+        os.replace(temporary, path)
+    except OSError as error:
+        raise refusal(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return True
 
 
 def _beside(path: Path, prefix: str) -> Path:
@@ -91,7 +132,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary = _beside(path, f"{_PARTIAL}new-{path.name}-")
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise _refuse(path, error) from error
+        raise refusal(path, error) from error
     try:
         yield temporary
         _settle(temporary)
@@ -106,7 +147,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
     except OSError as error:
-        raise _refuse(path, error) from error
+        raise refusal(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -172,6 +213,21 @@ def style_name(text: str) -> str:
     return name
 
 
+def _first_input(data_set: Path) -> str | None:
+    """Return a picture that a data set was made of, as its manifest names it; that of a run that was stopped, by its notes."""
+    with suppress(OSError, ValueError, KeyError), (data_set / "manifest.jsonl").open("rb") as lines:
+        return str(json.loads(next(lines, b""))["input"])
+    notes = data_set / "align.db"
+    if notes.is_file():
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(notes.resolve().as_uri() + "?mode=ro", uri=True, timeout=0)) as database,
+        ):
+            row = database.execute("SELECT input FROM pictures LIMIT 1").fetchone()
+            return str(row[0]) if row else None
+    return None
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folders of one project: `datasets/`, `recipes/` and `work_dirs/` below `root`."""
@@ -186,13 +242,25 @@ class Workspace:
     def photo_set(self, source: str) -> Path:
         """The data set of a recipe's `photos.source`: `datasets/photos/`, or `datasets/photos-<folder>/` for a folder.
 
-        A folder that every data set of its kind has (`face_photo`, `trainA`) is named together with the one it lies in.
+        A folder that every data set of its kind has (`face_photo`, `trainA`), and a pattern of shards, is named together with the
+        folder it lies in. Where the data set of that name was made of another source, four digits of a digest of this one follow.
         """
         if source.startswith("asset:"):
             return self.photos
         folder = Path(source).resolve()
-        names = folder.parts[-2:] if folder.name in _SHARED_NAMES else folder.parts[-1:]
-        return self.photos.with_name(f"photos-{slug(' '.join(names))}")
+        names = folder.parts[-2:] if folder.name in _SHARED_NAMES or "{" in folder.name else folder.parts[-1:]
+        plain = self.photos.with_name(f"photos-{slug(' '.join(names))}")
+        if self._is_made_of(plain, folder.parent if "{" in folder.name else folder):
+            return plain
+        return plain.with_name(f"{plain.name}-{sha256_bytes(os.fsencode(folder))[:4]}")
+
+    def _is_made_of(self, data_set: Path, source: Path) -> bool:
+        """Tell whether a data set was made of a source, or is still to be made."""
+        picture = _first_input(data_set)
+        if picture is None or picture.startswith("asset:"):
+            return True
+        places = (place / picture for place in (Path.cwd(), self.root, data_set))
+        return any(path.is_relative_to(source) for place in places for path in (place.resolve(), place.parent.resolve()))
 
     def style(self, name: str) -> Path:
         """`datasets/<style>/`, with `raw/ cartoon/ rejected/ manifest.jsonl`."""
@@ -243,6 +311,6 @@ class Workspace:
             except FileExistsError:
                 number += 1
             except OSError as error:
-                raise _refuse(folder, error) from error
+                raise refusal(folder, error) from error
             else:
                 return folder

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from stylekit.config.schema import Recipe
-from stylekit.data.manifest import read_manifest
+from stylekit.config.schema import PhotoRecipe, Recipe
+from stylekit.data.advice import stage
+from stylekit.data.datasets import used_crops
+from stylekit.data.inputs import Inputs
+from stylekit.data.manifest import read_manifest, stream_manifest
 from stylekit.data.prepare import AlignReport, align
+from stylekit.data.rules import STAGES
+from stylekit.data.shards import is_aligned, photo_set, read_index
 from stylekit.engine.checkpoint import WEIGHTS, Meta, latest_checkpoint, newest_run, read_meta
 from stylekit.engine.evaluate import evaluate
 from stylekit.engine.train import TrainReport
@@ -78,10 +83,38 @@ def prepare(recipe: Recipe, *, workspace: Workspace | None = None, progress: Pro
     own = Path(recipe.generate.model or "").expanduser() if recipe.generate.engine == "folder" else None
     if _lacks(workspace.style(recipe.style) / MANIFEST, own, named=lambda file: f"raw/{file.relative_to(own or '').as_posix()}"):
         _tell(gen_data(recipe=recipe, workspace=workspace, progress=progress).aligned)
-    source = recipe.photos.source
-    folder = None if source.startswith("asset:") else Path(source).expanduser()
-    if _lacks(workspace.photo_set(source) / MANIFEST, folder, named=Path.as_posix):
+    if _lacks_photos(recipe.photos.source, photo_set(recipe.photos.source, workspace)):
         align_photos(recipe, workspace, progress)
+    elif note := starter_note(recipe.photos.source, workspace):
+        _LOG.info("%s", note)
+
+
+def starter_note(source: str, workspace: Workspace) -> str | None:
+    """Return what to say where a style is trained against the starter photographs, and None where it is not.
+
+    What so many are enough for it says as their report does.
+    """
+    if source != PhotoRecipe().source:
+        return None
+    counted = judged = ""
+    if (workspace.photos / MANIFEST).is_file():
+        used = sum(1 for _ in used_crops(workspace.photos))
+        counted, judged = f"{used} ", f", {STAGES['photo'][stage(used, 'photo')][1]}"
+    return f"It is trained against the {counted}starter photographs{judged}; add your own with: stylekit data add DIR"
+
+
+def _lacks_photos(source: str, aligned: Path) -> bool:
+    if is_aligned(aligned):
+        return False
+    if not (aligned / MANIFEST).is_file():
+        return True
+    if source.startswith("asset:"):
+        return False
+    known = {line.input for line in stream_manifest(aligned / MANIFEST)}
+    try:
+        return known != {picture.name for picture in Inputs(source, aligned, "photo")}
+    except DataError:  # the source is gone; what was aligned is still there
+        return False
 
 
 def _lacks(manifest: Path, folder: Path | None, named: Callable[[Path], str]) -> bool:
@@ -96,6 +129,8 @@ def _tell(report: AlignReport | None) -> None:
     """Say what of the user's pictures is not trained with."""
     if report is None:
         return
+    for note in report.notes:
+        _LOG.warning("%s", note)
     for problem in report.unreadable.values():
         _LOG.warning("%s", problem)
     if report.rejected:
@@ -103,17 +138,22 @@ def _tell(report: AlignReport | None) -> None:
 
 
 def align_photos(recipe: Recipe, workspace: Workspace, progress: Progress) -> Stage:
-    """Align the recipe's photographs into their data set."""
+    """Align the recipe's photographs into their data set; shards of aligned ones are taken as they are."""
+    aligned = photo_set(recipe.photos.source, workspace)
+    if is_aligned(aligned):
+        return Stage("align", False, f"{read_index(aligned).samples} photographs in shards")
     report = align(
         recipe.photos.source,
         kind="photo",
-        output=workspace.photo_set(recipe.photos.source),
+        output=aligned,
         recipe=recipe.align,
         seed=recipe.seed,
         eval_fraction=recipe.photos.eval_fraction,
         progress=progress,
     )
     _tell(report)
+    if note := starter_note(recipe.photos.source, workspace):
+        _LOG.info("%s", note)
     return Stage("align", report.changed > 0, f"{report.used} photographs usable, {report.rejected} left out")
 
 
@@ -169,7 +209,7 @@ def run(
     workspace: Workspace | None = None,
     device: str | None = None,
     progress: Progress = silent,
-    checked: Callable[[], None] | None = None,
+    checked: Callable[[], object] | None = None,
 ) -> RunReport:
     """Carry out every stage of a recipe that is not yet done.
 

@@ -116,7 +116,7 @@ def contents(root: Path) -> dict[str, bytes]:
 def test_align_lists_what_it_cannot_use_and_keeps_the_rest(shell: Shell, pictures: Path) -> None:
     code, out, _ = shell("align", pictures, "--output", "aligned")
     assert code == 3
-    assert "1 faces aligned, 2 left out, 2 unreadable" in out
+    assert "1 face of 5 pictures aligned, 2 left out, 2 unreadable" in out
     assert "left out, no face: 2" in out
     for name in ("cut.jpg", "text.jpg"):
         assert any(line.startswith("unreadable: ") and name in line for line in out.splitlines())
@@ -346,8 +346,8 @@ def test_on_a_full_disk_nothing_is_lost_and_training_goes_on_when_there_is_room(
     [
         ("", ("train",)),
         ("", ("init", "another")),
-        ("datasets/mine/raw/cut.jpg", ("gen-data", "--engine=folder", "--model={pictures}", "--style=mine")),
-        ("aligned/align.jsonl", ("align", "{pictures}", "--output=aligned")),
+        ("datasets/current", ("gen-data", "--engine=folder", "--model={pictures}", "--style=mine")),
+        ("aligned/align.db", ("align", "{pictures}", "--output=aligned")),
     ],
 )
 def test_a_read_only_folder_is_named_and_left_as_it_was(

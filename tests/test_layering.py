@@ -39,7 +39,7 @@ LAYERS = (
     ("hubs",),
     ("modelscope",),
     ("pipeline", "doctor"),
-    ("cli",),
+    ("cli", "__main__"),
 )
 HEIGHT = {part: height for height, row in enumerate(LAYERS) for part in row}
 LIGHT = ("stylekit", "stylekit.errors", "stylekit.paths", "stylekit.progress", "stylekit.images", "stylekit.data.manifest")

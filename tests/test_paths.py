@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,42 @@ def test_photographs_of_two_data_sets_of_one_layout_do_not_share_a_folder(tmp_pa
     assert project.photo_set("/data/Selfies") == tmp_path / "datasets" / "photos-selfies"
     sets = {project.photo_set(f"/data/{name}/face_photo").name for name in ("clipart", "archer")}
     assert sets == {"photos-clipart-face-photo", "photos-archer-face-photo"}
+
+
+def write_database(folder: Path, picture: str) -> None:
+    with closing(sqlite3.connect(folder / "align.db")) as database:
+        database.execute("CREATE TABLE pictures (input TEXT)")
+        database.execute("INSERT INTO pictures VALUES (?)", (picture,))
+        database.commit()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_another_folder_of_one_name_gets_a_data_set_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool, killed: bool
+):
+    monkeypatch.chdir(tmp_path)
+    project = Workspace()
+    mine = str(tmp_path / "a" / "Selfies") if absolute else "a/Selfies"
+    first = project.photo_set(mine)
+    first.mkdir(parents=True)
+    if killed:
+        write_database(first, f"{mine}/me.jpg")
+    else:
+        (first / "manifest.jsonl").write_text(json.dumps({"file": None, "input": f"{mine}/me.jpg"}) + "\n")
+    other = project.photo_set("b/selfies")
+    assert (first.name, project.photo_set("a/Selfies"), project.photo_set(str(tmp_path / "a/Selfies"))) == (
+        "photos-selfies",
+        first,
+        first,
+    )
+    assert re.fullmatch("photos-selfies-[0-9a-f]{4}", other.name)
+    assert project.photo_set("c/selfies") != other == project.photo_set(str(tmp_path / "b/selfies"))
+
+
+def test_a_data_set_of_shards_is_known_by_their_pattern(tmp_path: Path):
+    project = Workspace(tmp_path)
+    found = project.photo_set(f"{tmp_path}/ffhq/{{000..002}}.tar")
+    found.mkdir(parents=True)
+    (found / "manifest.jsonl").write_text(json.dumps({"input": f"{tmp_path}/ffhq/000.tar/1.png"}) + "\n")
+    assert project.photo_set(f"{tmp_path}/ffhq/{{000..002}}.tar") == found != project.photo_set("/b/ffhq/{000..002}.tar")

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,16 @@ from stylekit.assets import fetch
 from stylekit.bundle import read_bundle
 from stylekit.cli import run as run_command
 from stylekit.config.load import load_recipe
+from stylekit.config.schema import PhotoRecipe
+from stylekit.data.shards import photo_set
 from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError
 from stylekit.images import list_images, read_rgb
 from stylekit.paths import Workspace
-from stylekit.pipeline import check, run
+from stylekit.pipeline import align_photos, check, prepare, run, starter_note
 from stylekit.progress import silent
+from tests.trained import make_run
+from tests.trained import recipe as trained_recipe
 
 SMALL = (
     "generate.count=12",
@@ -81,6 +86,7 @@ def test_a_second_run_does_nothing_and_changes_nothing(done):
     assert len(workspace.run_folders()) == 1
 
 
+@pytest.mark.slow
 def test_too_few_photographs_to_measure_with_still_give_a_style(done, tmp_path):
     recipe, workspace, _ = done
     few = recipe.model_copy(update={"photos": recipe.photos.model_copy(update={"eval_fraction": 0.0})})
@@ -113,6 +119,7 @@ def test_a_style_without_a_licence_is_not_published_and_says_so(done):
     assert "skipped: no licence" in str(report)
 
 
+@pytest.mark.slow
 def test_the_four_lines_of_the_readme(portraits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     readme = (Path(stylekit.__file__).parents[1] / "README.md").read_text("utf-8")
@@ -124,6 +131,25 @@ def test_the_four_lines_of_the_readme(portraits, tmp_path, monkeypatch, capsys):
         assert run_command(line) == 0, capsys.readouterr().err
     assert read_bundle(tmp_path / "exports" / "toon-head").style.metrics is not None
     assert stylekit.Stylizer()(read_rgb(list_images(portraits)[0])).std() > 10
+
+
+def test_who_trains_against_the_starter_photographs_is_told(tmp_path, monkeypatch, caplog):
+    workspace = Workspace(tmp_path)
+    make_run(workspace)
+    own = str(tmp_path / "selfies")
+    shutil.copytree(workspace.photos, photo_set(own, workspace))
+    monkeypatch.setattr(
+        "stylekit.pipeline.align", lambda *_, **__: SimpleNamespace(notes=(), unreadable={}, rejected=0, changed=0, used=4)
+    )
+    note = "trained against the 4 starter photographs, too few for a first try; add your own with: stylekit data add DIR"
+    for source, times in ((PhotoRecipe().source, 1), (own, 0)):
+        for tell in (lambda asked: prepare(asked, workspace=workspace), lambda asked: align_photos(asked, workspace, silent)):
+            with caplog.at_level("INFO"):
+                tell(trained_recipe(photos={"source": source}))
+            assert caplog.text.count(note) == times
+            caplog.clear()
+    untold = note.replace("4 ", "").replace(", too few for a first try", "")
+    assert starter_note(PhotoRecipe().source, Workspace(tmp_path / "new")) == f"It is {untold}"
 
 
 @pytest.mark.slow

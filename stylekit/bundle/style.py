@@ -120,6 +120,7 @@ class Style(_Record):
 
     Attributes:
         licence: SPDX expression; None until its owner grants one.
+        strength: How much of the style shows unless the user says otherwise: 0 is the photograph, 1 the style alone.
         metrics: None when the style was not measured.
         files: SHA-256 of every other file of the bundle.
     """
@@ -131,6 +132,7 @@ class Style(_Record):
     licence: str | None = None
     authors: tuple[str, ...] = ()
     networks: Networks
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
     training: Training
     metrics: Metrics | None = None
     files: dict[FileName, str] = {}

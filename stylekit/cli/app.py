@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from difflib import get_close_matches
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,7 +16,7 @@ from typer.exceptions import TyperException
 from stylekit import __version__
 from stylekit.cli import assets, console, data, generate, modelscope, project, recipes, results, training
 from stylekit.cli.console import Outcome
-from stylekit.cli.options import EVERYWHERE
+from stylekit.cli.options import EVERYWHERE, EXAMPLES
 
 app = typer.Typer(
     name="stylekit",
@@ -51,7 +53,8 @@ for verb in (
     results.stylize,
     results.publish,
 ):
-    app.command(epilog=EVERYWHERE, name={"evaluate": "eval"}.get(verb.__name__))(verb)
+    epilog = f"{EXAMPLES[verb.__name__]}\n\n{EVERYWHERE}" if verb.__name__ in EXAMPLES else EVERYWHERE
+    app.command(epilog=epilog, name={"evaluate": "eval"}.get(verb.__name__))(verb)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(assets.app, name="assets")
 app.add_typer(data.app, name="data")
@@ -89,11 +92,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return error.exit_code
         context = getattr(error, "ctx", None)
         hint = f"Run: {context.command_path} --help" if context else ""
-        return _fail(error.format_message(), hint, error.exit_code, as_json)
+        message = error.format_message().replace("Value error, ", "")
+        if near := _near_choice(message):
+            hint = f"Did you mean {near}?"
+        return _fail(message, hint, error.exit_code, as_json)
     except Exception as error:
         if debug:
             console.show_traceback(error)
         return _fail(*console.describe(error), as_json)
+
+
+def _near_choice(message: str) -> str | None:
+    """Return which of a flag's choices was probably meant, from Typer's message ("'floder' is not one of 'a', 'b'")."""
+    given, _, choices = message.rpartition(" is not one of ")
+    words = re.findall(r"'([^']*)'", given)
+    near = get_close_matches(words[-1], re.findall(r"'([^']*)'", choices), n=1) if words else []
+    return near[0] if near else None
 
 
 def _own(given: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 PART_FAILED = 3
 _LINE_EVERY_S = 30.0
+_AT_ONCE_S = 0.5
+_MOST_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +95,14 @@ def show_traceback(error: BaseException) -> None:
     traceback.print_exception(error, file=sys.stderr)
 
 
+def unreadable(problems: Mapping[str, str], said: str = "unreadable") -> Iterator[str]:
+    """Yield a line for each of the first files that could not be had, and one for all the others."""
+    for name, problem in islice(problems.items(), _MOST_LISTED):
+        yield f"{said}: {problem if problem.startswith(name) else f'{name}: {problem}'}"
+    if len(problems) > _MOST_LISTED:
+        yield f"{said}: {len(problems) - _MOST_LISTED} more; --json lists them all"
+
+
 @cache
 def _stderr() -> rich.console.Console:
     from rich.console import Console
@@ -130,11 +141,13 @@ def _drawn(description: str, total: int | None = None) -> Iterator[Bar]:
 class _DrawnBar:
     def __init__(self, bars: rich.progress.Progress, task: rich.progress.TaskID) -> None:
         self._bars, self._task, self._start = bars, task, time.monotonic()
-        self._done, self._values = 0, ""
+        self._done, self._before, self._values = 0, 0, ""
 
     def advance(self, n: int = 1, **fields: str | float) -> None:
+        elapsed = time.monotonic() - self._start
+        self._before = self._before or _was_there(self._done, n, elapsed)
         self._done += n
-        rate = _rate(self._done, time.monotonic() - self._start)
+        rate = _rate(self._done - self._before, elapsed)
         self._values = _values(fields) or self._values
         self._bars.update(self._task, advance=n, rate=rate, values=self._values)
 
@@ -150,12 +163,15 @@ class _PrintedBar:
     def __init__(self, description: str, total: int | None) -> None:
         self._description, self._total, self._done, self._done_shown = description, total, 0, -1
         self._start = self._shown = time.monotonic()
+        self._before = 0
         self._fields: Mapping[str, str | float] = {}
 
     def advance(self, n: int = 1, **fields: str | float) -> None:
+        now = time.monotonic()
+        self._before = self._before or _was_there(self._done, n, now - self._start)
         self._done += n
         self._fields = fields or self._fields
-        if time.monotonic() - self._shown >= _LINE_EVERY_S:
+        if now - self._shown >= _LINE_EVERY_S:
             self._show()
 
     def finish(self) -> None:
@@ -165,14 +181,21 @@ class _PrintedBar:
     def _show(self) -> None:
         self._shown, self._done_shown = time.monotonic(), self._done
         elapsed = self._shown - self._start
-        parts = [f"{self._description}: {self._done}{f'/{self._total}' if self._total else ''}", _rate(self._done, elapsed)]
-        if self._total and 0 < self._done < self._total:
-            parts.append(f"{elapsed / self._done * (self._total - self._done):.0f} s left")
+        new = self._done - self._before
+        rate = "nothing new" if self._before and not new else _rate(new, elapsed)
+        parts = [f"{self._description}: {self._done}{f'/{self._total}' if self._total else ''}", rate]
+        if self._total and new and self._done < self._total:
+            parts.append(f"{elapsed / new * (self._total - self._done):.0f} s left")
         show_note(", ".join(part for part in (*parts, _values(self._fields)) if part))
 
 
+def _was_there(done: int, n: int, elapsed: float) -> int:
+    """Return how many of the units were done before the work began: those reported in one go at its beginning."""
+    return n if done == 0 and n > 1 and elapsed < _AT_ONCE_S else 0
+
+
 def _rate(done: int, elapsed_s: float) -> str:
-    if not done or not elapsed_s:
+    if not done or elapsed_s < _AT_ONCE_S:
         return ""
     rate = done / elapsed_s
     return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"

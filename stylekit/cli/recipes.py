@@ -48,7 +48,9 @@ def cp(
 ) -> Outcome:
     """Copy a recipe into the project under another style's name."""
     path = copy_recipe(recipe, style, overrides=sets or ())
-    return Outcome({"path": path}, f"{path}")
+    name = load_recipe(path).style
+    lines = [f"The style {name}: {path}", f"Next: change it to your liking, then run: stylekit gen-data --style {name}"]
+    return Outcome({"path": path, "style": name}, "\n".join(lines))
 
 
 @app.command("validate", epilog=EVERYWHERE)

@@ -80,6 +80,10 @@ def stylize(
     size: Annotated[
         int | None, typer.Option("--size", help="full: short side the network sees; face: side of the crops.")
     ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", min=0, max=1, help="How much of the style shows, 0 to 1; else what the style says."),
+    ] = None,
     file_format: Annotated[Literal["png", "jpg", "webp"], typer.Option("--format", help="Of the files in a folder.")] = "png",
     quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="For jpg and webp.")] = 92,
     device: Device = None,
@@ -88,12 +92,15 @@ def stylize(
     if engine == "modelscope":
         from stylekit.modelscope.portrait import stylize as draw
 
-        if mode == "face" or size:
-            raise UsageError("Upstream's pipeline draws whole pictures at sizes of its own.", "Leave out --mode and --size.")
+        if mode == "face" or size or strength is not None:
+            raise UsageError(
+                "Upstream's pipeline draws whole pictures at sizes of its own, in full strength.",
+                "Leave out --mode, --size and --strength.",
+            )
     else:
         from stylekit.stylizer import stylize
 
-        draw = partial(stylize, mode=mode, size=size)
+        draw = partial(stylize, mode=mode, size=size, strength=strength)
     report = draw(
         inputs,
         style=style,

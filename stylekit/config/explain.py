@@ -28,12 +28,12 @@ _KINDS = {
 
 
 def explain(error: ValidationError, source: str, overridden: Mapping[str, str]) -> RecipeError:
-    """Turn pydantic's errors into one `RecipeError` about the first, whose hint names the other keys at fault.
+    """Turn pydantic's errors into one `RecipeError` about the first, whose hint says what else is wrong, a line for each.
 
     Args:
         error: What validating a `Recipe` raised.
         source: The file the recipe came from.
-        overridden: Dotted keys set on the command line, and the `--set` that did it.
+        overridden: Dotted keys set on the command line, and what did it, as it was typed.
     """
     faults: dict[str, tuple[str, str]] = {}
     for detail in error.errors():
@@ -41,9 +41,8 @@ def explain(error: ValidationError, source: str, overridden: Mapping[str, str]) 
         where = next((label for path, label in overridden.items() if _touches(path, key)), source)
         faults.setdefault(key, (f"{where}: {sentence}", hint))
     (message, hint), *others = faults.values()
-    if others:
-        hint = f"{hint} Also wrong: {', '.join(list(faults)[1:])}.".strip()
-    return RecipeError(message, hint)
+    also = [f"Also wrong: {sentence} {mend}".rstrip() for sentence, mend in others]
+    return RecipeError(message, "\n".join([hint, *also] if hint else also))
 
 
 def _touches(path: str, key: str) -> bool:

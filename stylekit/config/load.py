@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +21,9 @@ from stylekit.paths import Workspace, atomic_write_text, style_name
 
 UNSIGNED = ('description=""', "licence=null", "authors=[]")
 """Changes that take away what a recipe says of its own pictures; with other pictures it begins without."""
+
+OTHER_ENGINE = ("generate.model=null", "generate.revision=null", "generate.lora=[]", "generate.options={}")
+"""Changes that take away what a recipe says to its own engine, which means nothing to one of another kind."""
 
 UPSTREAM_CHANGES = tuple(f"train.{key}={json.dumps(value)}" for key, value in UPSTREAM.items())
 """Changes that make any recipe fit for preset `upstream`: asked for on a command line, the preset outranks the recipe."""
@@ -68,6 +71,22 @@ def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _write_text)
 _Dumper.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
+
+
+class Override(str):
+    """A change `key=value` that a flag of its own asks for.
+
+    Attributes:
+        label: The flag as it was typed: `--size 2000`.
+    """
+
+    label: str
+
+    def __new__(cls, change: str, label: str) -> Override:
+        """Make the change known by its label."""
+        made = super().__new__(cls, change)
+        made.label = label
+        return made
 
 
 @dataclass(frozen=True)
@@ -173,14 +192,18 @@ def list_recipes(workspace: Workspace = _HERE) -> list[RecipeEntry]:
 def copy_recipe(source: str | Path, style: str, workspace: Workspace = _HERE, overrides: Iterable[str] = ()) -> Path:
     """Write a recipe under another style's name to `recipes/<style>.yaml`, every key with its meaning, and return the file.
 
-    Description, licence and authors stay with the source's own name: they speak of its pictures.
+    Description, licence and authors stay with the source's own name: they speak of its pictures. With another engine,
+    `OTHER_ENGINE` goes too.
 
     Raises:
         RecipeError: If the source is not a sound recipe.
         UsageError: If the file is already there.
     """
-    name = style_name(style)
-    unsigned = UNSIGNED if load_recipe(source, (), workspace).style != name else ()
+    name, overrides = style_name(style), tuple(overrides)
+    original, changed = load_recipe(source, (), workspace), load_recipe(source, overrides, workspace)
+    unsigned = UNSIGNED if original.style != name else ()
+    if changed.generate.engine != original.generate.engine:
+        unsigned = (*unsigned, *OTHER_ENGINE)
     recipe = load_recipe(source, (*unsigned, *overrides), workspace)
     return save_recipe(recipe.model_copy(update={"style": name}), workspace)
 
@@ -198,6 +221,63 @@ def save_recipe(recipe: Recipe, workspace: Workspace = _HERE) -> Path:
         raise UsageError(f"{path} is already there.", "Choose another name, or remove it first.")
     atomic_write_text(path, dump_recipe(recipe))
     return path
+
+
+def set_key(path: Path, key: str, value: str) -> Recipe:
+    """Change one key of a recipe file and nothing else in it, as `set_keys` does."""
+    return set_keys(path, {key: value})
+
+
+def set_keys(path: Path, values: Mapping[str, Any]) -> Recipe:
+    """Change some keys of a recipe file and nothing else in it: comments and order stay.
+
+    Args:
+        path: The file.
+        values: What a key (`seed`, `section.name`) is to say: text, a number, or whatever JSON can say.
+
+    Raises:
+        RecipeError: If the recipe is not sound with them.
+        UsageError: If the file is written in a way that cannot be changed line by line.
+    """
+    said = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    wanted = load_recipe(path, [f"{key}={text}" for key, text in said.items()])
+    lines = path.read_text("utf-8").splitlines()
+    for key, value in said.items():
+        _set_line(lines, key, value)
+    text = "\n".join(lines) + "\n"
+    try:
+        same = parse_recipe(text, source=str(path)) == wanted
+    except RecipeError:
+        same = False
+    if not same:
+        by_hand = ", ".join(f"{key}: {value}" for key, value in said.items())
+        raise UsageError(f"{path} cannot be changed without writing it anew.", f"Set in it by hand: {by_hand}")
+    atomic_write_text(path, text)
+    return wanted
+
+
+def _set_line(lines: list[str], key: str, value: str) -> None:
+    section, _, name = key.rpartition(".")
+    begin, end, indent = 0, len(lines), ""
+    if section:
+        head = _find(lines, section, range(len(lines)), "")
+        if head is None:
+            lines += ["", f"{section}:", f"  {name}: {value}"]
+            return
+        begin = head + 1
+        end = next((n for n in range(begin, end) if re.match(r"[^\s#]", lines[n])), end)
+        indent = next((m[0] for n in range(begin, end) if (m := re.match(r"\s+(?=[^\s#])", lines[n]))), "  ")
+    place = _find(lines, name, range(begin, end), indent)
+    if place is None:
+        lines.insert(begin, f"{indent}{name}: {value}")
+        return
+    last = next((n for n in range(place + 1, end) if not re.match(rf"{indent}\s+[^\s#]", lines[n])), end)
+    comment = re.search(r"\s+#[^\"']*$", lines[place])
+    lines[place:last] = [f"{indent}{name}: {value}{comment[0] if comment else ''}"]
+
+
+def _find(lines: list[str], name: str, where: Iterable[int], indent: str) -> int | None:
+    return next((n for n in where if re.match(rf"{indent}{re.escape(name)}:(\s|$)", lines[n])), None)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -241,7 +321,7 @@ def _validate(content: dict[Hashable, Any], overrides: Iterable[str], source: st
     for override in overrides:
         key, equals, value = override.partition("=")
         key = key.strip()
-        label = f"--set {override}"
+        label = override.label if isinstance(override, Override) else f"--set {override}"
         if not equals or not key:
             raise RecipeError(f"{label} is not of the form key=value.", "For example: --set train.max_steps=1000")
         _assign(content, key, _parse_yaml(value, label), label)

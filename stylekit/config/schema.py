@@ -62,7 +62,8 @@ class GenerateRecipe(_Section):
     )
     size: Annotated[int, Field(ge=16, le=4096, multiple_of=8)] = Field(512, description="Picture side in pixels.")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
-        "auto", description="Of the model; `auto` is fp16 on a GPU and fp32 on a CPU."
+        "auto",
+        description="Of the model; `auto` is fp16 on a CUDA GPU, bf16 there for flow-matching models (SD3, FLUX), else fp32.",
     )
     memory: Literal["auto", "slice", "offload"] = Field(
         "auto",
@@ -75,7 +76,9 @@ class GenerateRecipe(_Section):
         0.6, description="edit: how far image-to-image leaves the photograph; instruction editors have none."
     )
     options: dict[str, str | int | float | bool | list[str]] = Field(
-        default_factory=dict, description="dicebear: options of the drawing style."
+        default_factory=dict,
+        description="dicebear: options of the drawing style; edit: further arguments of the pipeline's call "
+        "(image_guidance_scale).",
     )
 
 
@@ -300,6 +303,12 @@ class ExportRecipe(_Section):
     formats: tuple[Literal["onnx", "safetensors", "torchscript", "modelscope"], ...] = ("onnx", "safetensors")
 
 
+class StylizeRecipe(_Section):
+    """How the style is shown, unless `stylekit stylize` is told otherwise."""
+
+    strength: Fraction = Field(1.0, description="How much of the style shows: 0 is the photograph, 1 the style alone.")
+
+
 class PublishRecipe(_Section):
     """Where the finished style goes."""
 
@@ -322,4 +331,5 @@ class Recipe(_Section):
     train: TrainRecipe = TrainRecipe()
     eval: EvalRecipe = EvalRecipe()
     export: ExportRecipe = ExportRecipe()
+    stylize: StylizeRecipe = StylizeRecipe()
     publish: PublishRecipe = PublishRecipe()

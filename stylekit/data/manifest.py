@@ -10,8 +10,9 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stylekit.errors import DataError
-from stylekit.paths import atomic_write_text
+from stylekit.paths import replace_if_other
 
+Kind = Literal["photo", "cartoon"]
 Split = Literal["train", "eval"]
 Line = TypeVar("Line", bound="_Record")
 
@@ -38,14 +39,41 @@ class Generation(_Record):
 
 
 class Origin(_Record):
-    """Where a raw picture came from: written beside the raw pictures, one line each, in `raw/origin.jsonl`."""
+    """Where a raw picture came from: written beside the raw pictures, one line each, in `raw/origin.jsonl`.
+
+    Attributes:
+        photo: The photograph that the picture was painted over, in the same frame and size, relative to the raw folder
+            (`photos/<stem>.png`).
+        photo_sha256: Of the photograph that `photo` was cut from.
+    """
 
     file: str
     sha256: str
+    photo: str | None = None
+    photo_sha256: str | None = None
     asset: str | None = None
     licence: str | None = None
     attribution: str | None = None
     generation: Generation | None = None
+
+
+class Pair(_Record):
+    """The photograph's side of a cartoon crop that was painted over a photograph.
+
+    Attributes:
+        photo: The photograph's crop, cut with the cartoon's matrix, relative to the manifest's folder (`photo/<stem>.png`).
+        photo_input: What that was cut from: the photograph in the raw cartoon's frame, named as `input` is.
+        photo_sha256: Of the photograph itself, before it was framed.
+        landmark_shift: Mean distance of the five points between photograph and cartoon, in shares of the photograph's eye
+            distance; None if no face is found in the photograph.
+        identity: Likeness of the two faces, 1 for the same picture and 0 for strangers (`pairs.likeness`); None likewise.
+    """
+
+    photo: str
+    photo_input: str
+    photo_sha256: str | None = None
+    landmark_shift: float | None = None
+    identity: float | None = None
 
 
 class ManifestLine(_Record):
@@ -59,6 +87,7 @@ class ManifestLine(_Record):
         quality: Named measurements; units are in the names.
         person: Identity cluster, for photographs.
         group: The first of the persons that may be the same as this one; they are on one side of the split.
+        pair: Its photograph, for a cartoon that was painted over one.
     """
 
     file: str | None
@@ -79,6 +108,7 @@ class ManifestLine(_Record):
     person: str | None = None
     group: str | None = None
     split: Split | None = None
+    pair: Pair | None = None
 
 
 def read_manifest(path: Path) -> list[ManifestLine]:
@@ -90,18 +120,26 @@ def read_manifest(path: Path) -> list[ManifestLine]:
     return list(_parse(path, ManifestLine))
 
 
+def stream_manifest(path: Path) -> Iterator[ManifestLine]:
+    """Yield the lines of a manifest one by one, whatever its length.
+
+    Raises:
+        DataError: As `read_manifest` does, when it comes to it.
+    """
+    return _parse(path, ManifestLine)
+
+
 def read_origins(path: Path) -> list[Origin]:
     """Read `raw/origin.jsonl`; a missing file gives an empty list. A half-written last line (a killed run) is passed over."""
     return list(_parse(path, Origin, tolerate_torn_end=True)) if path.is_file() else []
 
 
 def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> bool:
-    """Write a manifest atomically, one JSON object per line, defaults left out; return False if it already said so."""
-    text = "".join(to_json_line(line) for line in lines)
-    if path.is_file() and path.read_text("utf-8") == text:
-        return False
-    atomic_write_text(path, text)
-    return True
+    """Write a manifest atomically, one JSON object per line, defaults left out; return False if it already said so.
+
+    The lines are taken one by one, so there may be any number of them.
+    """
+    return replace_if_other(path, (to_json_line(line).encode() for line in lines))
 
 
 def to_json_line(record: _Record) -> str:
@@ -111,16 +149,17 @@ def to_json_line(record: _Record) -> str:
 
 def _parse(path: Path, kind: type[Line], tolerate_torn_end: bool = False) -> Iterator[Line]:
     try:
-        rows = path.read_bytes().rstrip(b"\n").split(b"\n")
+        stream = path.open("rb")
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
-            continue
-        try:
-            yield kind.model_validate_json(row)
-        except ValidationError as error:
-            if tolerate_torn_end and number == len(rows):
-                return
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise DataError(f"{path}, line {number}: {where or 'the line'}: {error.errors()[0]['msg']}.") from error
+    with stream:
+        for number, row in enumerate(stream, 1):
+            if not row.strip():
+                continue
+            try:
+                yield kind.model_validate_json(row.rstrip(b"\n"))
+            except ValidationError as error:
+                if tolerate_torn_end and not stream.read().strip():
+                    return
+                where = ".".join(str(part) for part in error.errors()[0]["loc"])
+                raise DataError(f"{path}, line {number}: {where or 'the line'}: {error.errors()[0]['msg']}.") from error

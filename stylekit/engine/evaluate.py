@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from stylekit.assets import Resolved, resolve
 from stylekit.config.schema import EvalRecipe
 from stylekit.data.manifest import ManifestLine
+from stylekit.data.shards import photo_set
 from stylekit.engine.checkpoint import LoadedGenerator, load_generator, newest_run
 from stylekit.errors import DataError, ImageError
 from stylekit.faces.arcface import ArcFaceEmbedder
 from stylekit.faces.identity import FaceEmbedder
-from stylekit.images import Rgb, contact_sheet, read_rgb, resize, to_rgb, to_tensor, write_image
+from stylekit.images import Rgb, contact_sheet, resize, to_rgb, to_tensor, write_image
 from stylekit.metrics.baselines import colour_statistics, posterise, transfer_colour
 from stylekit.metrics.distribution import SMALLEST_SET, compare, draw_persons, fid, kid, kid_over_persons, subset_size
 from stylekit.metrics.features import extract, load_extractor
@@ -76,7 +77,7 @@ def evaluate(
     generator = load_generator(run)
     settings = settings or generator.recipe.eval
     style = style or generator.recipe.style
-    trained_on, held_out = read_photographs(workspace.photo_set(generator.recipe.photos.source))
+    trained_on, held_out = read_photographs(photo_set(generator.recipe.photos.source, workspace))
     drawn = read_cartoons(workspace.style(style))
 
     size = generator.recipe.train.size
@@ -205,7 +206,7 @@ def _read(part: PictureSet, size: int, skipped: list[Skipped], progress: Progres
     with progress(f"Reading {part.folder.name}", len(part.lines)) as bar:
         for line in part.lines:
             try:
-                crop = read_rgb(part.folder / str(line.file))
+                crop = part.read(line)
             except ImageError as error:
                 skipped.append(Skipped(file=str(line.file), reason=error.message))
             else:

@@ -19,6 +19,7 @@ from stylekit.assets import Resolved, resolve
 from stylekit.config.load import dump_recipe, parse_recipe
 from stylekit.config.schema import Recipe
 from stylekit.data.datasets import PictureFile, PictureSet, list_pictures
+from stylekit.data.shards import photo_set
 from stylekit.data.superpixel import superpixel_of_photo
 from stylekit.engine.checkpoint import (
     AssetUse,
@@ -91,7 +92,7 @@ def training_pictures(recipe: Recipe, workspace: Workspace) -> TrainingPictures:
     Raises:
         DataError: If a data set is missing or has no usable picture.
     """
-    photos = workspace.photo_set(recipe.photos.source)
+    photos = photo_set(recipe.photos.source, workspace)
     used = list_pictures(photos, "train")
     return TrainingPictures(used, list_pictures(workspace.style(recipe.style), "train"), _held_out(photos) or used)
 
@@ -358,7 +359,7 @@ def check_unchanged(run: Path, before: Meta, now: Meta) -> None:
 
 
 def _fingerprint(files: list[PictureFile]) -> str:
-    return sha256_bytes("\n".join(f"{f.path.name} {f.path.stat().st_size}" for f in files).encode())
+    return sha256_bytes("\n".join(f"{f.name} {f.length()}" for f in files).encode())
 
 
 def _held_out(folder: Path) -> list[PictureFile]:

@@ -160,7 +160,8 @@ def fit(
             meta = meta.model_copy(update={"step": done, "images_seen": meta.images_seen + images})
             average.update(method.generator, images, meta.images_seen)
             log.add(step, result.losses)
-            last = done == train.max_steps or stop.is_set()
+            stopped = stop.is_set()  # asked once: a Ctrl-C from here on finishes the next step, which is then saved
+            last = stopped or done == train.max_steps
             first = done == 1 and train.preset == "upstream"  # whose first checkpoint is model-0
             save = first or last or done % train.save_every == 0
             if accelerator.is_main_process:
@@ -176,7 +177,7 @@ def fit(
                     if saved is not None:
                         saved(checkpoint)
             bar.advance()
-            if stop.is_set() and done < train.max_steps:
+            if stopped and done < train.max_steps:
                 log.close()
                 raise Interrupted(
                     f"Stopped after step {done}; everything is saved in {run}.", "Go on with: stylekit train --resume"

@@ -21,7 +21,9 @@ from stylekit.bundle.card import PREVIEW_FILE, documents
 from stylekit.bundle.style import STYLE_FILE
 from stylekit.bundle.weights import pack_weights, unpack_generator
 from stylekit.config.schema import NetworkRecipe
-from stylekit.data.manifest import ManifestLine, read_manifest
+from stylekit.data.datasets import is_described, used_crops
+from stylekit.data.manifest import ManifestLine
+from stylekit.data.shards import photo_set
 from stylekit.engine.checkpoint import META, LoadedGenerator, latest_checkpoint, load_generator, newest_run
 from stylekit.engine.exchange import tf_arrays
 from stylekit.errors import CheckpointError, ExportError, MissingPartError, UsageError
@@ -301,7 +303,7 @@ def _describe(run: Path, loaded: LoadedGenerator, formats: Sequence[Format], wor
         assets={role: used.name for role, used in meta.assets.items()},
         checkpoint_sha256=loaded.sha256,
         stylekit=stylekit.__version__,
-        photos=_summary(workspace.photo_set(recipe.photos.source)),
+        photos=_summary(photo_set(recipe.photos.source, workspace)),
         cartoons=_summary(workspace.style(recipe.style)),
     )
     return Style(
@@ -310,6 +312,7 @@ def _describe(run: Path, loaded: LoadedGenerator, formats: Sequence[Format], wor
         licence=recipe.licence,
         authors=recipe.authors,
         networks=Networks(face=face),
+        strength=recipe.stylize.strength,
         training=training,
         metrics=_metrics(run, loaded.sha256),
     )
@@ -333,8 +336,7 @@ def _hardware(run: Path) -> str | None:
 
 
 def _used(folder: Path) -> list[ManifestLine]:
-    manifest = folder / "manifest.jsonl"
-    return [line for line in read_manifest(manifest) if line.status == "used" and line.file] if manifest.is_file() else []
+    return [line for line, _ in used_crops(folder)] if is_described(folder) else []
 
 
 def _summary(folder: Path) -> DataSummary | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stylekit.assets import fetch
 from stylekit.errors import AssetError
-from stylekit.faces.align import Matrix, umeyama, warp
+from stylekit.faces.align import Matrix, template_points, umeyama, warp
 from stylekit.faces.landmarks import landmarks_5
 from stylekit.faces.litert import Floats
 
@@ -20,9 +20,6 @@ SIDE = 112
 
 FEATURES = 512
 
-# insightface python-package/insightface/utils/face_align.py, arcface_dst.
-_TEMPLATE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
-
 
 def arcface_matrix(points: NDArray[np.floating]) -> Matrix:
     """Return the matrix from a picture to ArcFace's 112 px crop.
@@ -30,7 +27,7 @@ def arcface_matrix(points: NDArray[np.floating]) -> Matrix:
     Args:
         points: In the picture's pixels, `landmarks_5` [5,2] or a mesh [468,2 or 3].
     """
-    return umeyama(points if len(points) == 5 else landmarks_5(points), _TEMPLATE)
+    return umeyama(points if len(points) == 5 else landmarks_5(points), template_points("arcface", SIDE))
 
 
 class ArcFaceEmbedder:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +18,9 @@ from stylekit.assets import fetch
 from stylekit.faces.align import Matrix, similarity, umeyama, warp
 from stylekit.faces.litert import Floats
 from stylekit.nn.dlibresnet import load_dlib_resnet
+
+Advance: TypeAlias = Callable[[int], object]
+"""Hears how much more is done, as `Bar.advance` does."""
 
 SIDE = 150
 """Side in pixels of the crop that the network sees."""
@@ -31,6 +37,7 @@ MAYBE_SAME_DISTANCE = 0.5
 """Embeddings nearer than this (L2) may be one person's: above all that one person's pictures lie apart, see above."""
 
 _BATCH = 16
+_ROWS, _COLUMNS = 512, 8192  # of a tile of distances: 16 MB in float32
 
 # dlib image_transforms/interpolation.h, get_face_chip_details: five points in a unit square and a padding of 0.25 around it.
 _DLIB_PADDING = 0.25
@@ -40,6 +47,10 @@ _DLIB_IN_MESH = (263, 362, 33, 133, 2)
 
 # Where landmarks_5 lie in dlib's chip: the median of 82 photographs, made symmetric.
 _FIVE_IN_CHIP = np.array([(49.27, 47.34), (100.73, 47.34), (75.00, 83.67), (53.34, 101.33), (96.66, 101.33)])
+
+
+def quietly(number: int) -> None:
+    """Hear how much is done, and do nothing."""
 
 
 def identity_crop_matrix(points: NDArray[np.floating]) -> Matrix:
@@ -102,6 +113,7 @@ class FaceEmbedder:
 
     def __init__(self, path: Path | None = None, device: str | torch.device = "cpu") -> None:
         self.network = load_dlib_resnet(path or fetch("dlib-resnet")).to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast, one face at a time
         self._device = device
 
     @torch.inference_mode()
@@ -136,42 +148,107 @@ def cosine(a: NDArray[np.floating], b: NDArray[np.floating], mean: NDArray[np.fl
     return np.asarray((a * b).sum(axis=-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12))
 
 
-def cluster_persons(embeddings: NDArray[np.floating], threshold: float = SAME_PERSON_DISTANCE) -> NDArray[np.int64]:
+def cluster_persons(
+    embeddings: NDArray[np.floating], threshold: float = SAME_PERSON_DISTANCE, advance: Advance = quietly
+) -> NDArray[np.int64]:
     """Return a person's number for each embedding [N,128], counted from 0 in the order of first pictures.
 
     A face belongs to the person whose first picture is nearest, if that is nearer than `threshold` in L2, else it is a new
-    person's first. So persons never run together in chains, and the work is persons times pictures.
+    person's first. So persons never run together in chains, and the work is persons times pictures, in blocks; `advance` hears
+    how many pictures each block held.
     """
-    firsts = np.empty_like(embeddings)
     persons = np.empty(len(embeddings), np.int64)
-    count = 0
-    for index, embedding in enumerate(embeddings):
-        distances = squared_distances(firsts[:count], embedding)
-        if count and distances.min() < threshold**2:
-            persons[index] = distances.argmin()
-        else:
-            firsts[count] = embedding
-            persons[index] = count
-            count += 1
+    firsts: list[int] = []
+    for start in range(0, len(embeddings), _ROWS):
+        block = embeddings[start : start + _ROWS]
+        nearest, least = _nearest(block, embeddings, np.array(firsts, np.int64))
+        within = squared_distances(block, block)
+        known = len(firsts)
+        for row in range(len(block)):
+            new = np.array(firsts[known:], np.int64) - start
+            if len(new) and (distances := within[row, new]).min() < least[row]:
+                nearest[row], least[row] = known + distances.argmin(), distances.min()
+            if least[row] < threshold**2:
+                persons[start + row] = nearest[row]
+            else:
+                persons[start + row] = len(firsts)
+                firsts.append(start + row)
+        advance(len(block))
     return persons
 
 
+def _nearest(
+    block: NDArray[np.floating], embeddings: NDArray[np.floating], firsts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    """Return for each row of `block` the number of the nearest of `firsts`, and its squared distance (infinite if none)."""
+    nearest, least = np.zeros(len(block), np.int64), np.full(len(block), np.inf)
+    for start in range(0, len(firsts), _COLUMNS):
+        distances = squared_distances(block, embeddings[firsts[start : start + _COLUMNS]])
+        found = distances.argmin(axis=1)
+        smallest = distances[np.arange(len(block)), found]
+        nearer = smallest < least
+        nearest[nearer], least[nearer] = found[nearer] + start, smallest[nearer]
+    return nearest, least
+
+
 def link_persons(
-    embeddings: NDArray[np.floating], persons: NDArray[np.integer], threshold: float = MAYBE_SAME_DISTANCE
+    embeddings: NDArray[np.floating],
+    persons: NDArray[np.integer],
+    threshold: float = MAYBE_SAME_DISTANCE,
+    advance: Advance = quietly,
 ) -> NDArray[np.int64]:
     """Return a group's number for each embedding [N,D]: the least number of a person in it.
 
-    Persons [N] of whom any two pictures are nearer than `threshold` in L2 are in one group, and so on along chains: whoever
-    may be the same is together, at the price that strangers may be too.
+    Persons [N], numbers from 0, of whom any two pictures are nearer than `threshold` in L2 are in one group, and so on along
+    chains: whoever may be the same is together, at the price that strangers may be too. `advance` hears what `tiles` says.
     """
-    groups = np.array(persons, np.int64)
-    for index in range(1, len(embeddings)):
-        near = squared_distances(embeddings[:index], embeddings[index]) < threshold**2
-        linked = np.unique(groups[: index + 1][np.append(near, True)])
-        groups[np.isin(groups, linked)] = linked[0]
-    return groups
+    groups = np.arange(int(max(persons, default=-1)) + 1)
+    for rows, columns, distances in distance_tiles(embeddings, advance):
+        one, other = groups[persons[rows]], groups[persons[columns]]
+        near = (distances < threshold**2) & (one[:, None] != other)
+        pairs = np.unique(
+            np.column_stack([part[place] for part, place in zip((one, other), near.nonzero(), strict=True)]), axis=0
+        )
+        if len(pairs):
+            groups = _join(groups, pairs)
+    return np.asarray(groups[persons])
 
 
-def squared_distances(many: NDArray[np.floating], one: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the squared L2 distances of `many` [N,D] to `one` [D], in one pass over `many`."""
-    return np.asarray(np.einsum("nd,nd->n", many, many) - 2 * (many @ one) + one @ one)
+def _join(groups: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the groups [N] after those of each pair have become one, which takes the least number of them."""
+    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), (len(groups), len(groups)))
+    count, parts = connected_components(graph, directed=False)
+    least = np.full(count, len(groups))
+    np.minimum.at(least, parts, np.arange(len(groups)))
+    return np.asarray(least[parts][groups])
+
+
+def tiles(count: int, advance: Advance = quietly) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of the tiles that cover the lower triangle of a matrix [count,count], row by row.
+
+    `advance` hears, a little at a time, a number that comes to `count` in all and grows with the tiles' area.
+    """
+    said = 0
+    for top in range(0, count, _ROWS):
+        bottom = min(top + _ROWS, count)
+        for left in range(0, bottom, _COLUMNS):
+            yield slice(top, bottom), slice(left, min(left + _COLUMNS, bottom))
+        area = bottom * bottom // count  # of the triangle down to here, where the whole is `count`
+        advance(area - said)
+        said = area
+
+
+def distance_tiles(
+    embeddings: NDArray[np.floating], advance: Advance = quietly
+) -> Iterator[tuple[slice, slice, NDArray[np.floating]]]:
+    """Yield `tiles` of the squared L2 distances between embeddings [N,D], which are never all in memory."""
+    for rows, columns in tiles(len(embeddings), advance):
+        yield rows, columns, squared_distances(embeddings[rows], embeddings[columns])
+
+
+def squared_distances(rows: NDArray[np.floating], columns: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the squared L2 distances [N,M] of `rows` [N,D] to `columns` [M,D]."""
+    squares = -2 * (rows @ columns.T)
+    squares += np.einsum("nd,nd->n", rows, rows)[:, None]
+    squares += np.einsum("nd,nd->n", columns, columns)
+    return np.asarray(squares)

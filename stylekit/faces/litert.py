@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -12,6 +17,29 @@ from numpy.typing import NDArray
 from stylekit.errors import AssetError
 
 Floats = NDArray[np.float32]
+_STDERR = Lock()
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep off stderr that LiteRT has made its delegate: it has no setting for that, and writes past Python."""
+    with _STDERR, tempfile.TemporaryFile() as caught:
+        sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:  # a process without stderr
+            yield
+            return
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if b"Created TensorFlow Lite" not in line:
+                    os.write(2, line)
 
 
 class LiteNetwork:
@@ -27,12 +55,13 @@ class LiteNetwork:
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            with _without_greeting():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, OSError) as error:
             raise AssetError(
                 f"{path} is not a readable TensorFlow Lite network.", "Delete the file and fetch it again."
             ) from error
-        self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = self._interpreter.get_output_details()
         self._lock = Lock()

@@ -1,8 +1,8 @@
-"""What an aligned face is good for: measures, reasons to leave it out, and pictures that repeat each other."""
+"""What an aligned face is good for: measures, and reasons to leave it out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import cv2
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from stylekit.config.schema import AlignRecipe
 from stylekit.faces.detect import Face
-from stylekit.faces.identity import squared_distances
 from stylekit.faces.landmarks import Mesh
+from stylekit.faces.traits import traits
 
 MIN_PRESENCE = 0.1
 SURE_PRESENCE = 0.9
@@ -23,13 +23,9 @@ MAX_CLIPPED = 0.5
 _JUDGED_SIDE = 256
 _ACROSS = ((33, 263), (61, 291), (234, 454))  # outer eye corners, mouth corners, sides of the face
 _FOREHEAD, _CHIN = 10, 152
+_FULL_SIZE_PX, _HALF_SHARPNESS = 160.0, 25.0
+_LIT_BRIGHTNESS, _MAX_GAIN = 128.0, 2.0
 _LEVEL_PITCH_DEG = 9.6  # slope from forehead to chin of a level head: the median of 82 photographs
-
-_HASH_SIDE = 8
-_HASH_BITS = 6
-_COLOUR_SIDE = 16
-_COLOUR_DIFFERENCE = 10.0
-_SAME_PICTURE_DISTANCE = 0.15
 
 
 def shows_face(presence: float, mesh_shift: float) -> bool:
@@ -54,9 +50,11 @@ def assess(rgb: NDArray[np.uint8], face: Face, mesh: Mesh, crop: NDArray[np.uint
 
     Returns:
         `face_px` (long side of the box), `inside` (share of the box within the picture), `score` (of the detector),
-        `presence` and `mesh_shift` (see `Mesh`), `sharpness` (variance of the Laplacian of the gray crop at 256 px),
-        `brightness` (mean gray of the face, 0..255), `dark` and `bright` (shares of the face's pixels below 8 and above 247),
-        `roll_deg`, `yaw_deg`, `pitch_deg` (head turned clockwise, to the right, downward, as seen in the picture).
+        `presence` and `mesh_shift` (see `Mesh`), `brightness` (mean gray of the face, 0..255), `sharpness` (variance of the
+        Laplacian of the gray crop at 256 px, times (128 / `brightness`)^2, 1 to 4, since the same detail of darker skin
+        differs by fewer grays), `dark` and `bright` (shares of the face's pixels below 8 and above 247),
+        `roll_deg`, `yaw_deg`, `pitch_deg` (head turned clockwise, to the right, downward, as seen in the picture), what
+        `traits` measures, and `face_score`, which `face_score` makes of the others.
     """
     height, width = rgb.shape[:2]
     visible = np.clip(face.box, 0, (width, height, width, height))
@@ -65,21 +63,47 @@ def assess(rgb: NDArray[np.uint8], face: Face, mesh: Mesh, crop: NDArray[np.uint
     shrinking = gray.shape[0] > _JUDGED_SIDE
     judged = cv2.resize(gray, (_JUDGED_SIDE, _JUDGED_SIDE), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
     middle = judged[_JUDGED_SIDE * 3 // 8 : _JUDGED_SIDE * 7 // 8, _JUDGED_SIDE * 5 // 16 : _JUDGED_SIDE * 11 // 16]
+    brightness = float(middle.mean())
+    gain = float(np.clip(_LIT_BRIGHTNESS / max(brightness, 1.0), 1, _MAX_GAIN))
     roll, yaw, pitch = _pose(mesh.points.astype(np.float64))
-    return {
+    quality = {
         "face_px": face.size,
         "inside": float(np.prod(visible[2:] - visible[:2])) / max(area, 1e-6),
         "score": face.score,
         "presence": mesh.presence,
         "mesh_shift": mesh.shift,
-        "sharpness": float(cv2.Laplacian(judged, cv2.CV_64F).var()),
-        "brightness": float(middle.mean()),
+        "sharpness": float(cv2.Laplacian(judged, cv2.CV_64F).var()) * gain**2,
+        "brightness": brightness,
         "dark": float((middle < 8).mean()),
         "bright": float((middle > 247).mean()),
         "roll_deg": roll,
         "yaw_deg": yaw,
         "pitch_deg": pitch,
+        **traits(rgb, mesh),
     }
+    return quality | {"face_score": face_score(quality)}
+
+
+def face_score(quality: Mapping[str, float]) -> float:
+    """Return how good a face is to train with, 0..1, for choosing among many; no face is rejected by it.
+
+    A product of five shares: the detector's score; size, `face_px` / 160 up to 1, as large as a crop of 256 px shows it;
+    `sharpness` / (`sharpness` + 25); frontality, cos(yaw) cos(pitch); and exposure, 1 - `dark` - `bright`. Skin tone should
+    not count, and does little: darkened to half of their light 40 photographs keep 91 % of their median score, to a quarter
+    87 %, where a sharpness that heeds no brightness leaves 76 and 54 %.
+
+    Args:
+        quality: `score`, `face_px`, `sharpness`, `yaw_deg`, `pitch_deg`, `dark` and `bright`, as `assess` gives them.
+    """
+    yaw, pitch = (np.radians(np.clip(quality[angle], -90, 90)) for angle in ("yaw_deg", "pitch_deg"))
+    shares = (
+        quality["score"],
+        min(1.0, quality["face_px"] / _FULL_SIZE_PX),
+        quality["sharpness"] / (quality["sharpness"] + _HALF_SHARPNESS),
+        float(np.cos(yaw) * np.cos(pitch)),
+        1 - quality["dark"] - quality["bright"],
+    )
+    return float(np.clip(np.prod(shares), 0, 1))
 
 
 def _pose(points: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -95,20 +119,19 @@ def _pose(points: NDArray[np.float64]) -> tuple[float, float, float]:
 def reasons(quality: dict[str, float], recipe: AlignRecipe, kind: Literal["photo", "cartoon"]) -> list[str]:
     """Return why a face should be left out, each in a few words; empty to keep it.
 
-    Cartoons are never judged by measures made for photographs.
+    Cartoons are never judged by measures made for photographs; only by the size of the face.
 
     Args:
         quality: What `assess` returned.
         recipe: Holds the limits that a user sets.
         kind: "photo" or "cartoon".
     """
+    is_small = quality["face_px"] < recipe.min_face_px
+    small = [f"face of {quality['face_px']:.0f} px, smaller than {recipe.min_face_px}"] if is_small else []
     if kind == "cartoon":
-        return []
-    found = []
-    if not shows_face(quality["presence"], quality["mesh_shift"]):
-        found.append("no clear human face")
-    if quality["face_px"] < recipe.min_face_px:
-        found.append(f"face of {quality['face_px']:.0f} px, smaller than {recipe.min_face_px}")
+        return small
+    found = [] if shows_face(quality["presence"], quality["mesh_shift"]) else ["no clear human face"]
+    found += small
     if quality["sharpness"] < recipe.min_sharpness:
         found.append(f"blurred: sharpness {quality['sharpness']:.1f}, below {recipe.min_sharpness:g}")
     if abs(quality["yaw_deg"]) > recipe.max_yaw_deg:
@@ -118,37 +141,3 @@ def reasons(quality: dict[str, float], recipe: AlignRecipe, kind: Literal["photo
     if quality["bright"] > MAX_CLIPPED:
         found.append("too bright")
     return found
-
-
-def near_duplicates(crops: Sequence[NDArray[np.uint8]], embeddings: NDArray[np.floating] | None = None) -> list[int | None]:
-    """Return for each aligned crop the index of the first one that it repeats, None for those to keep.
-
-    Two crops are one picture if their 64-bit DCT hashes differ in at most 6 bits and their colours hardly, or if their face
-    embeddings nearly coincide (the same photograph cut or scaled differently).
-
-    Args:
-        crops: Aligned crops, uint8 [S,S,3].
-        embeddings: Float [N,128] of photographs (`FaceEmbedder.embed`); None for cartoons.
-    """
-    hashes = np.empty(len(crops), np.uint64)
-    colours = np.empty((len(crops), _COLOUR_SIDE, _COLOUR_SIDE, 3), np.uint8)
-    repeated: list[int | None] = []
-    for index, crop in enumerate(crops):
-        hashes[index], colours[index] = _fingerprint(crop)
-        alike = np.flatnonzero(np.bitwise_count(hashes[:index] ^ hashes[index]) <= _HASH_BITS)
-        difference = np.abs(colours[alike].astype(np.float32) - colours[index]).mean(axis=(1, 2, 3))
-        same = alike[difference <= _COLOUR_DIFFERENCE]
-        if embeddings is not None:
-            near = squared_distances(embeddings[:index], embeddings[index]) < _SAME_PICTURE_DISTANCE**2
-            same = np.union1d(same, np.flatnonzero(near))
-        first = int(same[0]) if len(same) else None
-        repeated.append(first if first is None or repeated[first] is None else repeated[first])
-    return repeated
-
-
-def _fingerprint(crop: NDArray[np.uint8]) -> tuple[np.uint64, NDArray[np.uint8]]:
-    """Return which of the lowest DCT coefficients lie above their median, as bits, and the picture at 16 px."""
-    gray = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(gray)[1 : _HASH_SIDE + 1, 1 : _HASH_SIDE + 1].ravel()
-    small = cv2.resize(crop, (_COLOUR_SIDE, _COLOUR_SIDE), interpolation=cv2.INTER_AREA)
-    return np.packbits(low > np.median(low)).view(np.uint64)[0], small.astype(np.uint8)

@@ -18,7 +18,8 @@ from stylekit.assets import fetch
 from stylekit.assets.node import node
 from stylekit.config.schema import GenerateRecipe
 from stylekit.data.manifest import Generation, Origin
-from stylekit.errors import GenerationError
+from stylekit.errors import GenerationError, UsageError
+from stylekit.generate.engine import differences
 from stylekit.generate.prompts import picture_seed
 from stylekit.paths import sha256_bytes
 
@@ -34,22 +35,31 @@ class DiceBear:
         seed: The recipe's seed.
 
     Raises:
-        GenerationError: If no style is named.
+        UsageError: If no style is named.
     """
 
     def __init__(self, recipe: GenerateRecipe, seed: int) -> None:
         if not recipe.model:
-            raise GenerationError("The engine dicebear needs a drawing style.", "Name one with --model, for example toon-head.")
+            raise UsageError("The engine dicebear needs a drawing style.", "Name one with --model, for example toon-head.")
         self._style = recipe.model
         self._options = recipe.options
         self._size = recipe.size
         self._seed = seed
         self.files = [f"{index:06d}.png" for index in range(recipe.count)]
+        self.left_out: dict[str, str] = {}
+        self.note = ""
 
-    def generation(self, index: int) -> Generation:
-        """Return the record of picture `index`, without versions."""
+    def generation(self, index: int, attempt: int = 0) -> Generation:
+        """Return the record of picture `index`, without versions; no attempt fails."""
         options = self._options | {"size": self._size}
         return Generation(engine="dicebear", model=self._style, seed=picture_seed(self._seed, index), options=options)
+
+    def changed(self, index: int, made: Generation) -> list[str]:
+        """Return the fields in which a picture made before differs from what would be drawn now."""
+        return differences(made, self.generation(index))
+
+    def check(self) -> None:
+        """Refuse nothing: what is missing is fetched in a moment."""
 
     def pictures(self, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
         """Draw the pictures of `wanted` (file name by index), PNG, one after another.
@@ -58,25 +68,34 @@ class DiceBear:
             GenerationError: If an option is not one of the style's, or Node.js fails.
             AssetError: If the style or Node.js cannot be had.
         """
-        asset = f"dicebear-{self._style}"
-        records = [self.generation(index) for index in wanted]
-        job = {
-            "modules": str(fetch(asset)),
-            "style": self._style,
-            "options": self._options,
-            "seeds": [str(r.seed) for r in records],
-        }
-        with _driver_output(job) as lines:
-            known = next(lines)
-            check_options(self._style, self._options, known["options"])
-            versions = known["versions"] | {"resvg-py": version("resvg-py")}
-            source = {"asset": asset, "licence": _spdx(known["licence"]), "attribution": known["attribution"]}
-            for file, record, line in zip(wanted.values(), records, lines, strict=True):
-                data = bytes(
-                    resvg_py.svg_to_bytes(svg_string=line["svg"], width=self._size, height=self._size, skip_system_fonts=True)
-                )
-                generation = record.model_copy(update={"versions": versions})
-                yield Origin(file=file, sha256=sha256_bytes(data), generation=generation, **source), data
+        yield from _draw(list(wanted.values()), [self.generation(index) for index in wanted], self._options)
+
+
+def redraw(generation: Generation) -> bytes:
+    """Draw one picture again from its record; return it as PNG.
+
+    Raises:
+        GenerationError: If an option is not one of the style's, or Node.js fails.
+        AssetError: If the style or Node.js cannot be had.
+    """
+    options = {name: value for name, value in generation.options.items() if name != "size"}
+    return next(data for _, data in _draw([""], [generation], options))
+
+
+def _draw(files: list[str], records: list[Generation], options: Mapping[str, Any]) -> Iterator[tuple[Origin, bytes]]:
+    style = records[0].model
+    asset = f"dicebear-{style}"
+    job = {"modules": str(fetch(asset)), "style": style, "options": options, "seeds": [str(r.seed) for r in records]}
+    with _driver_output(job) as lines:
+        known = next(lines)
+        check_options(style, options, known["options"])
+        versions = known["versions"] | {"resvg-py": version("resvg-py")}
+        source = {"asset": asset, "licence": _spdx(known["licence"]), "attribution": known["attribution"]}
+        for file, record, line in zip(files, records, lines, strict=True):
+            size = int(str(record.options["size"]))
+            data = bytes(resvg_py.svg_to_bytes(svg_string=line["svg"], width=size, height=size, skip_system_fonts=True))
+            generation = record.model_copy(update={"versions": versions})
+            yield Origin(file=file, sha256=sha256_bytes(data), generation=generation, **source), data
 
 
 def check_options(style: str, options: Mapping[str, object], schema: Mapping[str, Mapping[str, Any]]) -> None:

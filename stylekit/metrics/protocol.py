@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,9 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from stylekit.config.schema import EvalRecipe
-from stylekit.data.manifest import ManifestLine, read_manifest
+from stylekit.data.datasets import PictureFile, used_crops
+from stylekit.data.manifest import ManifestLine
+from stylekit.data.shards import INDEX
 from stylekit.data.split import split_by_person
 from stylekit.errors import DataError, TooFewError, UsageError
+from stylekit.images import Rgb
 from stylekit.metrics.distribution import SMALLEST_SET
 from stylekit.paths import sha256_bytes, sha256_file
 
@@ -64,12 +67,22 @@ class PictureSet:
     Attributes:
         folder: The folder of the manifest.
         lines: Lines of status `used`; each has a `file`.
-        manifest_sha256: Digest of the manifest file.
+        manifest_sha256: Digest of the manifest file; of shards, that of `shards.json`.
+        files: Where the crops of shards lie, by the `file` of their lines.
     """
 
     folder: Path
     lines: tuple[ManifestLine, ...]
     manifest_sha256: str
+    files: Mapping[str, PictureFile] = field(default_factory=dict)
+
+    def read(self, line: ManifestLine) -> Rgb:
+        """Return a crop.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
+        return (self.files.get(str(line.file)) or PictureFile(self.folder / str(line.file))).read()
 
     @property
     def digest(self) -> str:
@@ -127,16 +140,16 @@ def read_photographs(folder: Path) -> tuple[PictureSet, PictureSet]:
         raise TooFewError(
             f"{manifest} holds out every photograph, which leaves no mean face to compare with.", "Lower photos.eval_fraction."
         )
-    digest = photographs.manifest_sha256
-    return PictureSet(folder, trained_on, digest), PictureSet(folder, held_out, digest)
+    return replace(photographs, lines=trained_on), replace(photographs, lines=held_out)
 
 
 def _read(folder: Path, command: str) -> PictureSet:
-    manifest = folder / "manifest.jsonl"
+    manifest = folder / (INDEX if (folder / INDEX).is_file() else "manifest.jsonl")
     if not manifest.is_file():
         raise DataError(f"There is no {manifest}.", f"Run: {command}")
-    lines = tuple(line for line in read_manifest(manifest) if line.status == "used" and line.file is not None)
-    return PictureSet(folder, lines, sha256_file(manifest))
+    crops = list(used_crops(folder))
+    files = {str(line.file): file for line, file in crops if file.span is not None}
+    return PictureSet(folder, tuple(line for line, _ in crops), sha256_file(manifest), files)
 
 
 def deviations(

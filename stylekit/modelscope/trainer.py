@@ -153,7 +153,7 @@ def _train(recipe: Recipe, workspace: Workspace, run: Path | None, device: str |
             "weights": str(_saved(arrays, Path(scratch) / "start.safetensors")),
             "start": meta.model_dump(mode="json"),
             "run": str(folder.resolve()),
-            "shown": [str(file.path.resolve()) for file in pictures.shown[:PHOTOS]],
+            "shown": [str(file) for file in _gather(pictures.shown[:PHOTOS], Path(scratch) / "shown")],
             "device": device,
         }
         try:
@@ -174,7 +174,7 @@ def _undecodable_named(pictures: TrainingPictures) -> Iterator[None]:
     except _UpstreamError as failure:
         if "InvalidArgument" in failure.message:
             for file in (*pictures.photos, *pictures.cartoons):
-                read_rgb(file.path)
+                file.read()
         raise
 
 
@@ -254,15 +254,18 @@ def _model_folder(scratch: Path, work_dir: Path, recipe: Recipe, pictures: Train
     return scratch
 
 
-def _gather(files: Sequence[PictureFile], folder: Path) -> None:
+def _gather(files: Sequence[PictureFile], folder: Path) -> list[Path]:
     """Link pictures into a folder; what TensorFlow would not see, or see otherwise than we do, becomes a PNG file."""
     folder.mkdir()
     for index, file in enumerate(files):
         name = folder / f"{index:06d}"
-        if suffix := _suffix_as_it_is(file.path):
+        if file.span is not None:
+            write_image(name.with_suffix(".png"), file.read())
+        elif suffix := _suffix_as_it_is(file.path):
             _link(file.path.resolve(), name.with_suffix(suffix))
         else:
             write_image(name.with_suffix(".png"), read_rgb(file.path))
+    return sorted(folder.iterdir())
 
 
 def _suffix_as_it_is(path: Path) -> str | None:

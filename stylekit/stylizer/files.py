@@ -66,6 +66,7 @@ def stylize(
     output: Path | None = None,
     mode: Mode = "full",
     size: int | None = None,
+    strength: float | None = None,
     file_format: Format = "png",
     quality: int = 92,
     device: str = "auto",
@@ -80,6 +81,7 @@ def stylize(
         output: A folder, or a file name when there is one input file; `stylized/` in the workspace by default.
         mode: `full` keeps the picture and stylizes all of it; `face` writes the aligned crop of every face.
         size: Mode `full`: short side in pixels at which the network sees the picture. Mode `face`: side of the crops.
+        strength: As for `Stylizer`.
         file_format: Format of the files in an output folder.
         quality: 1 to 100, for `jpg` and `webp`.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -87,12 +89,14 @@ def stylize(
         progress: Shows rate and time left.
 
     Raises:
-        UsageError: If there is nothing to do, an output would replace an input, or the device is not there.
+        UsageError: If there is nothing to do, an output would replace an input, the device is not there, or `strength` is not
+            from 0 to 1.
         ExportError: If there is no such style, or it is damaged.
     """
     workspace = workspace or Workspace()
     pairs = pair_files(inputs, output or workspace.root / "stylized", file_format)
-    stylizer = Stylizer(style, size=size if mode == "full" else None, device=device, workspace=workspace)
+    seen = size if mode == "full" else None
+    stylizer = Stylizer(style, size=seen, strength=strength, device=device, workspace=workspace)
 
     def draw(file: Path) -> tuple[list[Rgb], int]:
         photo = read_rgb(file)

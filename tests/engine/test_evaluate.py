@@ -25,6 +25,7 @@ FIVE = np.array([(24.0, 28.0), (40.0, 28.0), (32.0, 38.0), (26.0, 47.0), (38.0, 
 MATRIX = np.array([(0.5, 0.0, -3.0), (0.0, 0.5, 5.0)])
 RESIZE = "224-bilinear-antialias"
 QUICK = EvalRecipe(subsets=5)
+QUICKEST = EvalRecipe(subsets=5, extractors=("efficientnet-lite0",))
 
 
 def drawn_face(seed):
@@ -193,7 +194,7 @@ def test_sheet_shows_each_photograph_beside_its_stylized_picture(measured):
 def test_one_damaged_crop_is_listed_and_the_rest_measured(workspace):
     (workspace.photos / "cropped/e2.png").write_bytes(b"not a picture")
     (workspace.style("blobs") / "cartoon/3.png").unlink()
-    report = evaluate(workspace=workspace, settings=QUICK)
+    report = evaluate(workspace=workspace, settings=QUICKEST)
     assert {each.file for each in report.skipped} == {"cropped/e2.png", "cartoon/3.png"}
     assert (report.protocol.n, report.protocol.reference_n) == (5, 7)
     assert all(f"left out: {each.file}" in table(report) for each in report.skipped)
@@ -203,7 +204,7 @@ def test_too_many_damaged_crops_are_an_error_that_names_one(workspace):
     for index in range(3):
         (workspace.photos / f"cropped/e{index}.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"Only 3 crops of .* can be read: .*e0\.png is empty"):
-        evaluate(workspace=workspace, settings=QUICK)
+        evaluate(workspace=workspace, settings=QUICKEST)
 
 
 @pytest.mark.slow
@@ -214,7 +215,7 @@ def test_a_manifest_without_landmarks_is_refused_by_name(workspace):
     ]
     write_manifest(manifest, lines)
     with pytest.raises(DataError, match=r"where the face in cropped/e3\.png is"):
-        evaluate(workspace=workspace, settings=QUICK)
+        evaluate(workspace=workspace, settings=QUICKEST)
 
 
 @pytest.mark.slow
@@ -236,7 +237,7 @@ def test_networks_that_also_trained_the_generator_are_flagged(workspace):
         content={"network": "efficientnet-lite0"},
         loss={"lambda_identity": 0.1, "lambda_projected": 0.1},
     )
-    report = evaluate(run / "checkpoints" / "step-000012", workspace=workspace, settings=QUICK)
+    report = evaluate(run / "checkpoints" / "step-000012", workspace=workspace, settings=QUICKEST)
     assert report.protocol.trained_on == [
         "dlib-resnet: identity loss",
         "efficientnet-lite0: projected discriminators",

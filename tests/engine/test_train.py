@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from stylekit.config.load import dump_recipe, load_recipe, parse_recipe
 from stylekit.engine import train as engine
 from stylekit.engine.checkpoint import checkpoint_folders, load_generator, newest_run, read_meta
 from stylekit.engine.train import continued, hold, train
-from stylekit.errors import CheckpointError, DataError, OtherRunError, StylekitError, TrainingError, UsageError
+from stylekit.errors import CheckpointError, DataError, Interrupted, OtherRunError, StylekitError, TrainingError, UsageError
 from stylekit.images import read_rgb
 from stylekit.methods.base import create_method
 from tests.engine.conftest import TINY, tiny_recipe
@@ -128,6 +129,7 @@ train(recipe, workspace=Workspace(__import__("pathlib").Path({str(workspace.root
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(workspace):
     code = f"""
 from pathlib import Path
@@ -154,6 +156,25 @@ except Interrupted as stopped:
     assert said.startswith("130 ")
     assert f"after step {step}" in said
     assert "stylekit train --resume" in said
+
+
+@pytest.mark.parametrize("moment", ["DctNet.step", "TrainingLog.write", "write_sample_sheet"])
+def test_ctrl_c_at_any_moment_of_a_step_saves_what_it_says(moment, workspace, monkeypatch):
+    target = {"DctNet.step": "stylekit.methods.dctnet", "TrainingLog.write": "stylekit.engine.log"}.get(
+        moment, "stylekit.engine.trainer"
+    )
+    real = resolve_name(f"{target}:{moment}")
+
+    def interrupted(*arguments, **keywords):
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(f"{target}.{moment}", interrupted)
+    with pytest.raises(Interrupted, match="after step") as stopped:
+        train(tiny_recipe("train.save_every=6", "train.sample_every=2"), workspace=workspace, device="cpu")
+    step = read_meta(checkpoint_folders(workspace.run_folders()[-1])[-1]).step
+    assert f"after step {step}" in str(stopped.value)
 
 
 def test_resume_refuses_other_values_data_and_damage(workspace):

@@ -32,7 +32,7 @@ SIZES = [(1, 64, 64), (2, 4, 132), (3, 100, 36), (1, 256, 256)]
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, ExportReport]:
     workspace = Workspace(tmp_path_factory.mktemp("workspace"))
-    secret = recipe(photos={"source": "/home/ada/selfies"})
+    secret = recipe(photos={"source": "/home/ada/selfies"}, stylize={"strength": 0.7})
     make_run(workspace, made_by=secret)
     return workspace, export(workspace=workspace, formats=("onnx", "torchscript"))
 
@@ -84,6 +84,13 @@ def test_the_recipe_travels_with_the_weights_but_not_the_home_folder(
     assert json.loads(metadata["recipe"]) == bundle.style.training.recipe
     assert bundle.style.training.recipe["photos"]["source"] == "selfies"
     assert not any(b"/home/ada" in data for data in bundle.files.values())
+
+
+def test_the_strength_of_the_recipe_is_the_style_s(bundle: Bundle, exported: tuple[Workspace, ExportReport]) -> None:
+    workspace, report = exported
+    assert Stylizer(bundle).strength == bundle.style.strength == 0.7
+    assert Stylizer(report.path.parent, workspace=workspace).strength == 0.7, "a run that is not exported yet"
+    assert Stylizer(bundle, strength=0.2).strength == 0.2
 
 
 def test_the_bundle_says_what_it_learned_from(bundle: Bundle) -> None:

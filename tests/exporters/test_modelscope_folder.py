@@ -378,6 +378,7 @@ def test_half_a_level_is_what_cutting_costs() -> None:
     assert 0.4 < measure(network, run_frozen(frozen_graph(network)), 64).max_levels < 0.6
 
 
+@pytest.mark.slow
 def test_a_recipe_may_ask_for_it_and_gets_it_once(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     run = make_run(workspace, made_by=recipe(**FORMATS))
@@ -420,6 +421,7 @@ def test_a_background_network_of_its_own_is_kept(tmp_path: Path, exported: tuple
     assert (tmp_path / "style" / "cartoon_bg.pb").read_bytes() == background
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path)
     run = make_run(workspace)

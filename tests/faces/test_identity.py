@@ -145,3 +145,39 @@ def test_persons_who_may_be_the_same_are_linked_along_chains_whatever_the_order(
     groups = link_persons(embeddings[turned], cluster_persons(embeddings[turned]))
     assert [set(turned[groups == group]) for group in np.unique(groups)] == [{6}, {0, 2, 3, 4}, {5}, {1}]
     assert link_persons(np.array([[0.0], [9.0]]), np.array([0, 0])).tolist() == [0, 0]
+
+
+def persons_one_by_one(embeddings: np.ndarray, threshold: float) -> list[int]:
+    firsts: list[np.ndarray] = []
+    persons = []
+    for embedding in embeddings.astype(np.float64):
+        distances = [np.linalg.norm(embedding - first) for first in firsts]
+        if distances and min(distances) < threshold:
+            persons.append(int(np.argmin(distances)))
+        else:
+            persons.append(len(firsts))
+            firsts.append(embedding)
+    return persons
+
+
+def groups_one_by_one(embeddings: np.ndarray, persons: np.ndarray, threshold: float) -> list[int]:
+    groups = np.array(persons)
+    for i in range(len(embeddings)):
+        for j in range(i):
+            if np.linalg.norm(embeddings[i].astype(np.float64) - embeddings[j]) < threshold:
+                both = (groups[i], groups[j])
+                groups[np.isin(groups, both)] = min(both)
+    return groups.tolist()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_blocks_find_the_persons_and_groups_that_one_by_one_finds(seed, monkeypatch):
+    monkeypatch.setattr("stylekit.faces.identity._ROWS", 16)
+    monkeypatch.setattr("stylekit.faces.identity._COLUMNS", 24)
+    random = np.random.default_rng(seed)
+    embeddings = random.normal(scale=(0.2, 0.4, 0.8)[seed % 3], size=(130, 4)).astype(np.float32)
+    persons = cluster_persons(embeddings, 0.4)
+    assert persons.tolist() == persons_one_by_one(embeddings, 0.4)
+    assert len(set(persons.tolist())) > 3
+    for threshold in (0.5, 0.2):
+        assert link_persons(embeddings, persons, threshold).tolist() == groups_one_by_one(embeddings, persons, threshold)

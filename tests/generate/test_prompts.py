@@ -1,42 +1,11 @@
-"""Descriptions of people, prompts and seeds."""
+"""Prompts and seeds."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from stylekit.generate.people import describe
-from stylekit.generate.prompts import fill, picture_seed, portrait_prompt
-
-
-def test_people_are_the_same_on_every_machine():
-    assert [describe(0, 0), describe(7, 123)] == [
-        "an elderly man with very fair skin and long straight grey hair, calm, head turned slightly to the right",
-        "a middle-aged woman with olive skin and short wavy dark brown hair, smiling, head turned slightly to the left",
-    ]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**31 - 1), st.integers(0, 10_000))
-def test_any_run_of_people_is_balanced(seed: int, block: int):
-    people = [describe(seed, index) for index in range(block * 42, block * 42 + 42)]
-    genders = Counter(gender for person in people for gender in ("woman", "man", "person") if f" {gender} with" in person)
-    assert genders == {"woman": 18, "man": 18, "person": 6}
-    ages = Counter(person.split(" ")[1] for person in people)
-    assert ages == {"young": 14, "middle-aged": 14, "elderly": 14}
-    skins = Counter(person.split(" with ")[1].split(" skin")[0] for person in people)
-    assert set(skins.values()) == {6}
-    assert len(skins) == 7
-
-
-def test_women_have_no_beards_and_the_old_no_black_hair():
-    people = [describe(3, index) for index in range(500)]
-    assert not [p for p in people if " woman " in p and ("beard" in p or "moustache" in p)]
-    assert not [p for p in people if "elderly" in p and "black hair" in p]
-    assert len(set(people)) > 480
+from stylekit.generate.people import BALANCED, describe, traits
+from stylekit.generate.prompts import Prompts, picture_seed, portrait_prompt, put
 
 
 @pytest.mark.parametrize(
@@ -48,7 +17,31 @@ def test_women_have_no_beards_and_the_old_no_black_hair():
 )
 def test_template_holds_the_person_once_and_other_braces_stay(style: str, template: str):
     assert portrait_prompt(style) == template
-    assert fill(template, 0, 0) == template.replace("{person}", describe(0, 0))
+    assert Prompts(template, BALANCED, 0).text(3) == template.replace("{person}", describe(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("person", "sentence"),
+    [
+        ("an elderly man", "a painting of an elderly man, no text"),
+        ("the queen", "a painting of the queen, no text"),
+        ("Anna", "a painting of a Anna, no text"),
+        ("Theodora", "a painting of a Theodora, no text"),
+    ],
+)
+def test_an_article_stands_once(person: str, sentence: str):
+    assert put(person, "a painting of a {person}, no text") == sentence
+
+
+def test_traits_are_what_the_prompt_says():
+    prompts = Prompts("{person}", BALANCED, 5)
+    assert prompts.traits(2) == [f"{name}={value}" for name, value in traits(5, 2).items()]
+    assert Prompts("a cat", BALANCED, 5).traits(2) == []
+
+
+def test_another_attempt_has_another_seed():
+    assert len({picture_seed(1, 2, attempt) for attempt in range(5)}) == 5
+    assert picture_seed(1, 2, 0) == picture_seed(1, 2)
 
 
 def test_seeds_are_apart_and_fit_31_bits():

@@ -19,7 +19,7 @@ from tensorboard.compat.proto import graph_pb2, types_pb2
 from stylekit.faces.mask import feather_mask
 from stylekit.modelscope.graph.frozen import frozen_graph
 from stylekit.nn.unet import Generator
-from tests.generate.test_stable_diffusion import write_model
+from tests.generate.models import write_model
 
 Box = tuple[float, float, float, float]
 MIDDLE: Box = (0.2, 0.2, 0.8, 0.8)

@@ -166,6 +166,32 @@ def test_arrays_that_are_no_picture_are_refused(repeating: Stylizer, image: np.n
         repeating(image)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_strength_mixes_the_photograph_with_the_style(
+    bundle: Bundle, portrait: Rgb, monkeypatch: pytest.MonkeyPatch, strength: float
+) -> None:
+    """The network gives the negative, so the mean of photograph and result is gray at half strength."""
+    whole, own = (
+        with_network(bundle, negative, monkeypatch, size=512),
+        Bundle(bundle.path, make_style(strength=strength), bundle.files),
+    )
+    mixed = with_network(own, negative, monkeypatch, size=512)
+    expected = strength * whole(portrait).astype(float) + (1 - strength) * portrait
+    assert np.abs(mixed(portrait) - expected).max() <= 1
+    assert np.array_equal(Stylizer(bundle, size=512, strength=strength)(portrait), mixed(portrait)), (
+        "asked for, or the style's own"
+    )
+    (face,), (full,) = mixed.faces(portrait, 64), whole.faces(portrait, 64)
+    seen = warp(portrait, face.matrix, 64)
+    assert np.abs(face.crop - (strength * full.crop.astype(float) + (1 - strength) * seen)).max() <= 1
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_a_strength_beyond_its_range_is_refused(bundle: Bundle, strength: float) -> None:
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        Stylizer(bundle, strength=strength)
+
+
 def test_a_missing_device_is_a_plain_error(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="tpu"):
         Stylizer(bundle, device="tpu")

@@ -367,6 +367,7 @@ def test_without_tensorboard_the_missing_package_is_named(monkeypatch):
         parse_graph(b"", "x")
 
 
+@pytest.mark.slow
 def test_no_tensorflow_wakes(tmp_path):
     (tmp_path / "a.pb").write_bytes(graph_bytes())
     program = (
