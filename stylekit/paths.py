@@ -61,20 +61,8 @@ def atomic_write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None
     Raises:
         StylekitError: If the folder is read-only, the disk is full, or the path cannot be written.
     """
-    temporary = _beside(path, _PARTIAL)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
+    with _written_beside(path, [data], durable) as temporary:
         os.replace(temporary, path)
-    except OSError as error:
-        raise refusal(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def replace_if_other(path: Path, chunks: Iterable[bytes]) -> bool:
@@ -90,22 +78,30 @@ def replace_if_other(path: Path, chunks: Iterable[bytes]) -> bool:
     Raises:
         StylekitError: If the folder is read-only, the disk is full, or the path cannot be written.
     """
+    with _written_beside(path, chunks) as temporary:
+        if path.is_file() and filecmp.cmp(temporary, path, shallow=False):
+            return False
+        os.replace(temporary, path)
+    return True
+
+
+@contextmanager
+def _written_beside(path: Path, chunks: Iterable[bytes], durable: bool = True) -> Iterator[Path]:
+    """Give a file beside `path` that holds `chunks`; if it is not moved, it is gone afterwards."""
     temporary = _beside(path, _PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as stream:
             stream.writelines(chunks)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if path.is_file() and filecmp.cmp(temporary, path, shallow=False):
-            return False
-        os.replace(temporary, path)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        yield temporary
     except OSError as error:
         raise refusal(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
-    return True
 
 
 def _beside(path: Path, prefix: str) -> Path:
