@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from stylekit.config.schema import GenerateRecipe
-from stylekit.data.manifest import Generation, Origin
+from stylekit.data.manifest import Origin
 from stylekit.data.pairs import PHOTOS
 from stylekit.data.readers import Item, open_source
 from stylekit.errors import DataError, GenerationError, ImageError, UsageError
 from stylekit.faces.align import Matrix, warp
-from stylekit.generate.engine import ELSEWHERE
+from stylekit.generate.engine import ELSEWHERE, NotGenerated
 from stylekit.generate.photographs import Framed, Photographs
 from stylekit.images import Rgb, encode_png, read_rgb, write_image
 from stylekit.paths import sha256_bytes
@@ -21,7 +21,7 @@ from stylekit.paths import sha256_bytes
 _ASPECT_TOLERANCE = 0.01
 
 
-class EditedElsewhere:
+class EditedElsewhere(NotGenerated):
     """Cuts photographs and the pictures made from them with the same frame.
 
     A picture belongs to the photograph of the same path without suffix, or else of the same name; it may be scaled, but not cut.
@@ -54,17 +54,6 @@ class EditedElsewhere:
         over = self._pictures.left_over(self._photographs.known)
         self.left_out = {item.name: f"There is no photograph called {PurePosixPath(item.name).stem}." for item in over}
         self.note = self._photographs.note
-
-    def generation(self, index: int, attempt: int = 0) -> Generation | None:
-        """Return None: nothing is known of how the pictures were made."""
-        return None
-
-    def changed(self, index: int, made: Generation) -> list[str]:
-        """Say that a picture which some engine generated is not the one that lies elsewhere."""
-        return ["engine"]
-
-    def check(self) -> None:
-        """Refuse nothing: there is nothing to load."""
 
     def pictures(self, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
         """Frame the pictures of `wanted` (file name by index) in order; one that cannot be had is left out (`left_out`)."""

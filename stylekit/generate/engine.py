@@ -72,6 +72,21 @@ class Engine(Protocol):
         """
 
 
+class NotGenerated:
+    """What engines have in common whose pictures are there already, made by hand or elsewhere."""
+
+    def generation(self, index: int, attempt: int = 0) -> Generation | None:
+        """Return None: nothing is known of how the pictures were made."""
+        return None
+
+    def changed(self, index: int, made: Generation) -> list[str]:
+        """Say that a picture which some engine generated is not the one that lies there."""
+        return ["engine"]
+
+    def check(self) -> None:
+        """Refuse nothing: there is nothing to load."""
+
+
 def differences(made: Generation, asked: Generation | None) -> list[str]:
     """Return the names of the fields in which two records differ, versions left out; that of the engine if nothing is asked."""
     if asked is None:

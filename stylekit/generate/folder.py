@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stylekit.config.schema import GenerateRecipe
-from stylekit.data.manifest import Generation, Origin
+from stylekit.data.manifest import Origin
 from stylekit.data.readers import not_read
 from stylekit.errors import GenerationError, UsageError
+from stylekit.generate.engine import NotGenerated
 from stylekit.images import list_images
 from stylekit.paths import sha256_bytes
 
 
-class OwnPictures:
+class OwnPictures(NotGenerated):
     """Copies every picture of a folder, subfolders included.
 
     Args:
@@ -35,17 +36,6 @@ class OwnPictures:
         self.files = [path.relative_to(self._folder).as_posix() for path in found]
         self.left_out: dict[str, str] = {}
         self.note = not_read(self._folder)
-
-    def generation(self, index: int, attempt: int = 0) -> Generation | None:
-        """Return None: nothing was generated."""
-        return None
-
-    def changed(self, index: int, made: Generation) -> list[str]:
-        """Return that a generated picture is not one of these."""
-        return ["engine"]
-
-    def check(self) -> None:
-        """Refuse nothing: there is nothing to load."""
 
     def pictures(self, wanted: Mapping[int, str]) -> Iterator[tuple[Origin, bytes]]:
         """Read the pictures one after another; one that cannot be read is left out (`left_out`)."""
