@@ -3,12 +3,13 @@
 # make resolve shows that the packages resolve for Python 3.11, 3.12 and 3.13, without installing anything
 # make scale   the tests with tens of thousands of pictures (STYLEKIT_SCALE=1000 makes it short)
 # make modelscope  the tests that run ModelScope's own code, with TensorFlow, which it installs first
+# make browser the tests of the pages, in a headless Chromium from npm (CHROMIUM=/usr/bin/chromium takes another)
 # make lock    writes constraints.txt anew from what is installed
 #
 # Each works alone on a fresh machine with Python 3.11, 3.12 or 3.13; the first makes .venv and installs into it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint resolve scale modelscope lock
+.PHONY: demo test lint resolve scale modelscope browser lock
 
 VERSIONS := 3.11 3.12 3.13
 PYTHON ?= $(shell for python in python3 $(VERSIONS:%=python%); do \
@@ -19,6 +20,7 @@ UPSTREAM := .venv/modelscope
 comma := ,
 NODE := $(if $(shell node -e 'process.exit(+(parseInt(process.versions.node) < 18))' 2>/dev/null && command -v npm),,$(comma)node)
 DEMO_DIR ?= .
+CHROMIUM ?= $(CURDIR)/.venv/chromium/chrome
 
 demo: $(INSTALLED)
 	mkdir -p $(DEMO_DIR)
@@ -48,6 +50,19 @@ modelscope: $(UPSTREAM)
 $(UPSTREAM): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[modelscope]'
 	touch $@
+
+browser: $(CHROMIUM)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -m browser
+
+# The package unpacks into TMPDIR, and what Amazon's machines lack (libnss3 and its like) only where it takes itself to be on one.
+$(CURDIR)/.venv/chromium/chrome: $(INSTALLED)
+	mkdir -p $(@D)
+	cd $(@D) && export PATH="$$PATH:$(CURDIR)/$(BIN)" AWS_EXECUTION_ENV=AWS_Lambda_nodejs22.x TMPDIR=$(@D) && \
+		npm install --silent --no-fund --no-audit --prefix . @sparticuz/chromium@147.0.0 && \
+		node -e 'import("@sparticuz/chromium").then(it => it.default.executablePath())'
+	printf '#!/bin/sh\nLD_LIBRARY_PATH=%s/al2023/lib exec %s/chromium "$$@"\n' $(@D) $(@D) > $@
+	chmod +x $@
 
 resolve: $(INSTALLED)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv

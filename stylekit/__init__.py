@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stylekit.config.load import load_recipe
     from stylekit.data.prepare import align
-    from stylekit.engine.evaluate import evaluate
+    from stylekit.evaluation.compare import compare
+    from stylekit.evaluation.evaluate import evaluate
     from stylekit.exporters import export
     from stylekit.generate.api import gen_data
     from stylekit.hubs import publish
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Stylizer",
     "align",
+    "compare",
     "evaluate",
     "export",
     "gen_data",
@@ -37,7 +39,8 @@ __all__ = [
 _HOMES = {
     "Stylizer": "stylekit.stylizer",
     "align": "stylekit.data.prepare",
-    "evaluate": "stylekit.engine.evaluate",
+    "compare": "stylekit.evaluation.compare",
+    "evaluate": "stylekit.evaluation.evaluate",
     "export": "stylekit.exporters",
     "gen_data": "stylekit.generate.api",
     "load_recipe": "stylekit.config.load",

@@ -33,6 +33,9 @@ UNREAD_SUFFIXES = {
 }
 """Suffixes of pictures that stylekit does not read, and what people call their files."""
 
+SHEET_GAP_PX = 4
+"""Between the cells of a contact sheet."""
+
 _WRITERS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
 
@@ -215,7 +218,7 @@ def resize(rgb: Rgb, size: tuple[int, int]) -> Rgb:
     return resized
 
 
-def contact_sheet(pictures: Sequence[Rgb], columns: int, cell: int, gap: int = 4) -> Rgb:
+def contact_sheet(pictures: Sequence[Rgb], columns: int, cell: int, gap: int = SHEET_GAP_PX) -> Rgb:
     """Lay pictures out row by row on white.
 
     Args:

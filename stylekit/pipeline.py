@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from stylekit.config.schema import PhotoRecipe, Recipe
+from stylekit.config.schema import EvalRecipe, PhotoRecipe, Recipe
 from stylekit.data.advice import stage
 from stylekit.data.datasets import used_crops
 from stylekit.data.inputs import Inputs
@@ -16,10 +16,11 @@ from stylekit.data.manifest import read_manifest, stream_manifest
 from stylekit.data.prepare import AlignReport, align
 from stylekit.data.rules import STAGES
 from stylekit.data.shards import is_aligned, photo_set, read_index
-from stylekit.engine.checkpoint import WEIGHTS, Meta, latest_checkpoint, newest_run, read_meta
-from stylekit.engine.evaluate import evaluate
+from stylekit.engine.checkpoint import Meta, chosen_checkpoint, latest_checkpoint, newest_run, read_meta
+from stylekit.engine.evaluations import is_over, name_step
 from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError, OtherRunError, TooFewError
+from stylekit.evaluation.evaluate import asked_for, evaluate
 from stylekit.exporters import up_to_date
 from stylekit.exporters.build import BUNDLE_FOLDER, MODELSCOPE_FOLDER
 from stylekit.generate.api import gen_data
@@ -170,7 +171,7 @@ def check(recipe: Recipe, *, workspace: Workspace | None = None, resume: bool = 
         StylekitError: As `train` does, of what can be known beforehand.
     """
     run = newest_run(workspace or Workspace(), recipe.style) if resume else None
-    if run is None or read_meta(latest_checkpoint(run)).step < recipe.train.max_steps:
+    if run is None or not is_over(run, recipe.train, read_meta(latest_checkpoint(run)).step):
         import_module(_ENGINES[recipe.train.engine]).check(recipe, device=device, resume=resume)
 
 
@@ -240,10 +241,12 @@ def run(
 
     trained, did = _train_once(recipe, workspace, device, progress)
     report.run = trained.run
-    report.stages.append(Stage("train", did, f"{trained.step} steps in {trained.train_s / 60:.1f} minutes, {trained.run}"))
+    kept = name_step(chosen_checkpoint(trained.run))
+    summary = f"{trained.step} steps in {trained.train_s / 60:.1f} minutes, {trained.run}; kept: {kept}"
+    report.stages.append(Stage("train", did, summary))
 
     try:
-        report.metrics, did = _evaluate_once(trained.run, workspace, progress)
+        report.metrics, did = _evaluate_once(trained.run, recipe.eval, workspace, progress)
         report.stages.append(Stage("eval", did, str(trained.run / EVAL_FILE)))
     except TooFewError as too_little:  # a handful of selfies trains a style, though nobody is left to measure it on
         report.stages.append(Stage("eval", False, f"not measured: {too_little.message}"))
@@ -292,15 +295,14 @@ def _to_go_on_with(recipe: Recipe, workspace: Workspace) -> Meta | None:
     return meta if meta and meta.step <= recipe.train.max_steps else None
 
 
-def _evaluate_once(run: Path, workspace: Workspace, progress: Progress) -> tuple[EvalReport, bool]:
-    """Keep the figures of this very checkpoint, take them otherwise."""
-    digest = read_meta(latest_checkpoint(run)).sha256[WEIGHTS]
+def _evaluate_once(run: Path, settings: EvalRecipe, workspace: Workspace, progress: Progress) -> tuple[EvalReport, bool]:
+    """Keep the figures that these very weights, settings, photographs and cartoons would give, take them otherwise."""
     if (run / EVAL_FILE).is_file():
         try:
             report = read_report(run / EVAL_FILE)
         except DataError as damaged:
             _LOG.warning("Measuring again: %s", damaged.message)
         else:
-            if report.protocol.checkpoint_sha256 == digest:
+            if report.made_from == asked_for(run, workspace, settings=settings):
                 return report, False
-    return evaluate(run, workspace=workspace, progress=progress), True
+    return evaluate(run, workspace=workspace, settings=settings, progress=progress), True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +43,28 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STYLEKIT_HOME", str(folder))
     monkeypatch.delenv("STYLEKIT_OFFLINE", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_apart(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path, None, None]:
+    """Keep what evaluations measure out of the real cache: every session measures anew, and leaves nothing there."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("measured")
+        patch.setattr("stylekit.metrics.measure.home", lambda: folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Generator[Any, None, None]:
+    """A headless Chromium, driven by Playwright: the one that `make browser` brings, or that is installed."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("Chromium is not installed; run: make browser")
+    if "CHROMIUM" not in os.environ:
+        pytest.importorskip("playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

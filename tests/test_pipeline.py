@@ -16,6 +16,8 @@ from stylekit.cli import run as run_command
 from stylekit.config.load import load_recipe
 from stylekit.config.schema import PhotoRecipe
 from stylekit.data.shards import photo_set
+from stylekit.engine.evaluations import read_evaluations
+from stylekit.engine.page import PAGE
 from stylekit.engine.train import TrainReport
 from stylekit.errors import DataError
 from stylekit.images import list_images, read_rgb
@@ -34,6 +36,7 @@ SMALL = (
     "train.batch_size=4",
     "train.max_steps=2",
     "train.save_every=1",
+    "train.eval_every=0",
     "eval.subsets=5",
     "photos.eval_fraction=0.3",
     "align.size=128",
@@ -63,7 +66,7 @@ def test_every_stage_is_carried_out_in_order(done):
     assert workspace.current_style() == recipe.style
     assert report.run == workspace.runs / "00000-toon-head-dctnet"
     measured = json.loads((report.run / "eval.json").read_text())
-    assert measured["protocol"]["checkpoint_step"] == 2
+    assert measured["network"]["step"] == 2
     assert set(measured["rows"]) >= {"photo", "stylized"}
     assert read_rgb(report.run / "eval_sheet.jpg").std() > 20
     bundle = read_bundle(report.published)
@@ -84,6 +87,18 @@ def test_a_second_run_does_nothing_and_changes_nothing(done):
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     assert weights.stat().st_mtime_ns == written
     assert len(workspace.run_folders()) == 1
+
+
+def test_figures_are_taken_anew_for_other_settings_alone(done, monkeypatch):
+    recipe, workspace, first = done
+    asked = []
+    monkeypatch.setattr("stylekit.pipeline.evaluate", lambda run, **given: asked.append(given["settings"]) or first.metrics)
+    run(recipe, workspace=workspace, device="cpu")
+    assert asked == []
+    other = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"subsets": 6})})
+    report = run(other, workspace=workspace, device="cpu")
+    assert report.run == first.run
+    assert asked == [other.eval]
 
 
 @pytest.mark.slow
@@ -126,9 +141,12 @@ def test_the_four_lines_of_the_readme(portraits, tmp_path, monkeypatch, capsys):
     block = readme.partition("## The four lines")[2].split("```")[1]
     lines = [shlex.split(line)[1:] for line in block.replace("1000", "2").strip().splitlines()]
     assert [line[0] for line in lines] == ["gen-data", "train", "eval", "publish"]
-    lines[0] += [f"--set={change}" for change in (*SMALL, f"photos.source={portraits}")]
+    lines[0] += [f"--set={change}" for change in (*SMALL, f"photos.source={portraits}", "train.eval_every=1")]
     for line in lines:
         assert run_command(line) == 0, capsys.readouterr().err
+    (folder,) = Workspace(tmp_path).run_folders()
+    assert [evaluation.step for evaluation in read_evaluations(folder)] == [1, 2]
+    assert "KID x1000 over the steps" in (folder / PAGE).read_text("utf-8")
     assert read_bundle(tmp_path / "exports" / "toon-head").style.metrics is not None
     assert stylekit.Stylizer()(read_rgb(list_images(portraits)[0])).std() > 10
 

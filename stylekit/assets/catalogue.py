@@ -66,6 +66,17 @@ class HuggingFaceFile:
 
 
 @dataclass(frozen=True)
+class HuggingFaceFolder:
+    """A Hugging Face model repository: its configuration and its weights in safetensors, none that are pickled."""
+
+    repository: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hf:{self.repository}@{self.revision}"
+
+
+@dataclass(frozen=True)
 class ModelScopeFile:
     """One file of a ModelScope model folder."""
 
@@ -122,7 +133,7 @@ class InstalledFile:
         return f"installed:{self.distribution}/{self.file}"
 
 
-HubSource = HuggingFaceFile | ModelScopeFile | ModelScopeFolder | ModelScopeDataset | GitHubFile
+HubSource = HuggingFaceFile | HuggingFaceFolder | ModelScopeFile | ModelScopeFolder | ModelScopeDataset | GitHubFile
 Source = PypiWheel | PypiSdist | NpmTarball | HubSource | InstalledFile
 S = TypeVar("S", bound=Source)
 
@@ -327,6 +338,12 @@ _ASSETS = (
         1_242_398,
     ),
     _mediapipe(
+        "iris",
+        "iris_landmark/iris_landmark.tflite",
+        "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
+        2_640_568,
+    ),
+    _mediapipe(
         "portrait-mask",
         "selfie_segmentation/selfie_segmentation.tflite",
         "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
@@ -359,6 +376,43 @@ _ASSETS = (
         size=174_383_860,
         licence="non-commercial research use",
         attribution="InsightFace, ArcFace ResNet-50 trained on WebFace600K",
+    ),
+    Asset(
+        name="ir-se50",
+        version="1",
+        parts=(),
+        entry="model_ir_se50.pth",
+        sha256="a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+        size=0,
+        licence="MIT code; trained on MS-Celeb-1M, which was for non-commercial research",
+        attribution="TreB1eN, IR-SE50 of InsightFace_Pytorch",
+        note="It is the file model_ir_se50.pth that the README of github.com/TreB1eN/InsightFace_Pytorch links to; pSp and its "
+        "followers use it, and facexlib offers it as recognition_arcface_ir_se50.pth.",
+    ),
+    Asset(
+        name="mobilefacenet",
+        version="1",
+        parts=(),
+        entry="model_mobilefacenet.pth",
+        sha256=None,
+        size=0,
+        licence="MIT code; trained on MS-Celeb-1M, which was for non-commercial research",
+        attribution="TreB1eN, MobileFaceNet of InsightFace_Pytorch",
+        note="It is the file model_mobilefacenet.pth that the README of github.com/TreB1eN/InsightFace_Pytorch links to; "
+        "photo2cartoon uses it.",
+    ),
+    Asset(
+        name="styleid",
+        version="main",
+        parts=(Part(HuggingFaceFolder("kwanY/styleid"), WHOLE),),
+        entry="",
+        sha256=None,
+        size=0,
+        licence="non-commercial research use",
+        attribution="Kwan Yun and others, StyleID (ACM Transactions on Graphics, SIGGRAPH 2026)",
+        note="It is the folder of a CLIP model as transformers writes it, with config.json, model.safetensors and "
+        "preprocessor_config.json.",
+        holds=("config.json",),
     ),
     Asset(
         name="dlib-landmarks",
@@ -441,6 +495,18 @@ _ASSETS = (
         licence="Apache-2.0",
         attribution="Google, Inception 2015-12-05, as converted for pytorch-fid",
         note="It is the file pt_inception-2015-12-05-6726825d.pth of the pytorch-fid project's release fid_weights.",
+    ),
+    Asset(
+        name="inception-2015-clean",
+        version="2015-12-05",
+        parts=(),
+        entry="inception-2015-12-05.pt",
+        sha256=None,
+        size=0,
+        licence="Apache-2.0",
+        attribution="Google, Inception 2015-12-05, as converted by NVIDIA for StyleGAN2-ADA's metrics",
+        note="It is the file inception-2015-12-05.pt of the metrics of NVIDIA's StyleGAN2-ADA, which clean-fid uses; it is a "
+        "TorchScript program. The file of inception-2015 serves as well.",
     ),
     Asset(
         name="starter-photos",
@@ -542,12 +608,13 @@ CATALOGUE: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}
 ROLES: dict[str, tuple[str, ...]] = {
     "face-detector": ("face-detector",),
     "face-mesh": ("face-mesh",),
+    "iris": ("iris",),
     "portrait-mask": ("portrait-mask",),
     "dlib-landmarks": ("dlib-landmarks",),
     "face-alignment": ("face-alignment",),
-    "identity": ("arcface", "dlib-resnet"),
+    "identity": ("arcface", "dlib-resnet", "ir-se50", "mobilefacenet", "styleid"),
     "content": ("vgg19-caffe", "vgg16-hed", "efficientnet-lite0"),
-    "fid-features": ("inception-2015", "efficientnet-lite0", "vgg16-hed"),
+    "fid-features": ("inception-2015", "inception-2015-clean", "efficientnet-lite0", "vgg16-hed"),
     "photos": ("starter-photos",),
     "sample-photo": ("astronaut",),
     "cartoon-generator": tuple(name for name in CATALOGUE if name.startswith("dicebear-")),

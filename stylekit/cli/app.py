@@ -14,7 +14,20 @@ import typer
 from typer.exceptions import TyperException
 
 from stylekit import __version__
-from stylekit.cli import assets, console, data, generate, modelscope, project, recipes, results, training
+from stylekit.cli import (
+    assets,
+    console,
+    data,
+    evaluation,
+    generate,
+    modelscope,
+    preference,
+    project,
+    recipes,
+    report,
+    results,
+    training,
+)
 from stylekit.cli.console import Outcome
 from stylekit.cli.options import EVERYWHERE, EXAMPLES
 
@@ -48,10 +61,13 @@ for verb in (
     data.align,
     training.train,
     training.run,
-    results.evaluate,
+    evaluation.evaluate,
+    evaluation.compare,
+    report.report,
     results.export,
     results.stylize,
     results.publish,
+    preference.prefer,
 ):
     epilog = f"{EXAMPLES[verb.__name__]}\n\n{EVERYWHERE}" if verb.__name__ in EXAMPLES else EVERYWHERE
     app.command(epilog=epilog, name={"evaluate": "eval"}.get(verb.__name__))(verb)

@@ -17,6 +17,9 @@ from stylekit.paths import Workspace, slug
 Style = Annotated[
     str | None, typer.Option("--style", metavar="NAME", help="The style, by name or recipe file; else the current one.")
 ]
+Run = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="A run or checkpoint folder; else the style's newest run.")
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to write.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Where chance starts; the same seed gives the same result.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the last run stopped, by its own recipe.")]

@@ -1,4 +1,4 @@
-"""`stylekit eval`, `export`, `stylize` and `publish`."""
+"""`stylekit export`, `stylize` and `publish`."""
 
 from __future__ import annotations
 
@@ -10,29 +10,10 @@ import typer
 
 from stylekit.cli import console
 from stylekit.cli.console import Outcome
-from stylekit.cli.options import BatchSize, Device, Output, Style
+from stylekit.cli.options import Device, Output, Run, Style
 from stylekit.config.load import style_recipe
 from stylekit.errors import UsageError
 from stylekit.paths import Workspace, slug
-
-Run = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="A run or checkpoint folder; else the style's newest run.")
-]
-
-
-def evaluate(
-    style: Style = None,
-    run: Run = None,
-    output: Output = None,
-    protocol: Annotated[str, typer.Option("--protocol", help="Under which conditions.")] = "starter-v1",
-    batch_size: BatchSize = None,
-) -> Outcome:
-    """Measure the style on the held-out photographs: KID, FID and ID, with the protocol named."""
-    from stylekit.engine.evaluate import evaluate as measure
-    from stylekit.metrics.report import table
-
-    report = measure(run, style=style, protocol=protocol, output=output, batch_size=batch_size or 16, progress=console.progress())
-    return Outcome(report, table(report), console.PART_FAILED if report.skipped else 0)
 
 
 def export(

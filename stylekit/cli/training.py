@@ -52,6 +52,12 @@ def train(
     device: Device = None,
     seed: Seed = None,
     resume: Resume = False,
+    eval_every: Annotated[
+        int | None, typer.Option("--eval-every", help="Steps between evaluations on the held-out photographs; 0 never.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option("--patience", help="Evaluations without a better one that end training; 0 never ends it early.")
+    ] = None,
     report_to: ReportTo = None,
     sets: Sets = None,
 ) -> Outcome:
@@ -70,6 +76,8 @@ def train(
         "train.max_steps": max_steps,
         "train.batch_size": batch_size,
         "train.mixed_precision": mixed_precision,
+        "train.eval_every": eval_every,
+        "train.patience": patience,
         "train.report_to": report_to,
     }
     workspace = Workspace()
@@ -95,6 +103,9 @@ def train(
             network = network_of(find_start(init).weights.generator)  # as large as what it starts from, unless told otherwise
             recipe = choose_recipe(name, [f"train.network={network.model_dump_json()}", *changes], workspace)
 
+    from stylekit.engine.checkpoint import chosen_checkpoint
+    from stylekit.engine.evaluations import name_step
+    from stylekit.engine.page import PAGE
     from stylekit.pipeline import check, prepare
     from stylekit.pipeline import train as train_style
 
@@ -103,6 +114,12 @@ def train(
     keep_recipe(recipe, workspace)
     report = train_style(recipe, workspace=workspace, resume=resume, device=device, progress=console.progress())
     lines = [f"{recipe.style}: {report.step} steps in {report.run}, {report.train_s / 60:.1f} minutes of training"]
+    if report.ended_early:
+        lines.append("It ended early: the last evaluations were not noticeably better. To train on: --resume --patience 0")
+    if report.best is not None:
+        lines.append(f"Kept: {name_step(chosen_checkpoint(report.run))}")
+    if (page := report.run / PAGE).is_file():
+        lines.append(f"Page: {page}")
     lines.append("Next: stylekit eval")
     return Outcome(report, "\n".join(lines))
 

@@ -206,6 +206,13 @@ class TrainRecipe(_Section):
     log_every: Count = 50
     sample_every: Count = 500
     save_every: Count = 1000
+    eval_every: Annotated[int, Field(ge=0)] = Field(
+        5000,
+        description="Steps between evaluations on the held-out photographs; the best step is kept. 0 never evaluates.",
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="Evaluations in a row without a better one before training ends early; 0 trains to max_steps."
+    )
     keep_checkpoints: Count = Field(3, description="Newest checkpoints kept.")
     report_to: Literal["none", "tensorboard"] = "none"
 
@@ -286,15 +293,29 @@ def _differing(fixed: dict[str, Any], said: dict[str, Any], prefix: str = "") ->
     return found
 
 
+Extractor = Literal["vgg16-hed", "efficientnet-lite0", "inception-2015", "inception-2015-clean"]
+Embedder = Literal["dlib-resnet", "arcface", "ir-se50", "mobilefacenet", "styleid"]
+
+
 class EvalRecipe(_Section):
     """How a trained style is measured."""
 
-    extractors: Annotated[tuple[Literal["vgg16-hed", "efficientnet-lite0", "inception-2015"], ...], Field(min_length=1)] = Field(
+    extractors: Annotated[tuple[Extractor, ...], Field(min_length=1)] = Field(
         ("vgg16-hed", "efficientnet-lite0"),
         description="KID and FID are taken with each; one that also served in training flatters.",
     )
-    embedder: Literal["dlib-resnet", "arcface"] = "dlib-resnet"
+    embedders: Annotated[tuple[Embedder, ...], Field(min_length=1)] = Field(
+        ("dlib-resnet",), description="ID is taken with each; the first leads, and the report says where they disagree."
+    )
     subsets: Count = Field(100, description="KID subsets.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_embedder(cls, data: Any) -> Any:
+        """Read the recipes of older runs, which named a single embedder."""
+        if isinstance(data, dict) and "embedder" in data and "embedders" not in data:
+            return {key: value for key, value in data.items() if key != "embedder"} | {"embedders": (data["embedder"],)}
+        return data
 
 
 class ExportRecipe(_Section):

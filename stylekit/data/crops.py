@@ -177,7 +177,9 @@ class CropMaker:
 
 def _line(picture: Input, sha256: str | None) -> ManifestLine:
     source = picture.origin.model_dump(exclude={"file", "sha256", "photo", "photo_sha256"}) if picture.origin else {}
-    return ManifestLine(file=None, input=picture.name, input_sha256=sha256, status="unreadable", **source)
+    return ManifestLine(
+        file=None, input=picture.name, input_sha256=sha256, status="unreadable", partition=picture.partition, **source
+    )
 
 
 def judge(line: ManifestLine, recipe: AlignRecipe, kind: Kind) -> ManifestLine:

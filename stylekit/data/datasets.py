@@ -89,7 +89,12 @@ def list_pictures(folder: Path, split: Split | None = None) -> list[PictureFile]
 
 def is_described(folder: Path) -> bool:
     """Tell whether a folder is a data set with a manifest, or shards of one."""
-    return (folder / _MANIFEST).is_file() or (folder / INDEX).is_file()
+    return listing(folder).is_file()
+
+
+def listing(folder: Path) -> Path:
+    """Return the file that lists a data set's pictures: `shards.json` where it is one of shards, else `manifest.jsonl`."""
+    return folder / (INDEX if (folder / INDEX).is_file() else _MANIFEST)
 
 
 def used_crops(folder: Path) -> Iterator[tuple[ManifestLine, PictureFile]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylekit.assets import CATALOGUE, fetch
-from stylekit.data.manifest import Origin, Split, read_origins
+from stylekit.data.manifest import Origin, Partition, Split, read_origins
 from stylekit.data.pairs import paired_photos
 from stylekit.data.readers import Item, Part, open_source, stem_of
 from stylekit.data.readers import Source as DataSet
@@ -17,10 +17,19 @@ from stylekit.paths import sha256_bytes
 
 _ASSET = "asset:"
 _WRITTEN = frozenset({"cropped", "cartoon", "rejected", "contact_sheet.jpg"})
-_SPLITS: dict[str, Split] = {"train": "train", "eval": "eval", "test": "eval"}
+_SPLITS: dict[Partition, Split] = {"train": "train", "eval": "eval", "test": "eval"}
 _UNSURE_NS = 3_000_000_000
 _STEM_BYTES = 200  # a file name has at most 255
 Source = str | Path | Sequence[Path]
+
+CELEBA = Origin(
+    file="",
+    sha256="",
+    asset="celeba",
+    licence="CelebA: non-commercial research only; do not redistribute the pictures",
+    attribution="CelebA: Liu, Luo, Wang and Tang, Deep Learning Face Attributes in the Wild, ICCV 2015",
+)
+"""The origin of every picture of a source in CelebA's layout; terms: the data set's own page, "Agreement"."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Input:
         name: What the manifest calls it.
         stem: What its crops are called, different for every input.
         origin: Asset, licence, attribution and generation, where known.
-        split: The side that its data set puts it on, where it says so.
+        partition: Which part of its data set it belongs to, where that says so.
         person: Who it shows, where its data set says so.
     """
 
@@ -40,13 +49,18 @@ class Input:
     name: str
     stem: str
     origin: Origin | None
-    split: Split | None
+    partition: Partition | None
     person: str | None
 
     @property
     def path(self) -> Path:
         """The file, or the archive that it lies in."""
         return self.item.path
+
+    @property
+    def split(self) -> Split | None:
+        """The side that its data set puts it on, where it says so."""
+        return _SPLITS[self.partition] if self.partition else None
 
     def stamp(self) -> str | None:
         """Return what stays the same while the bytes do: length and time of the file, and the place in an archive.
@@ -110,8 +124,7 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Input]:
         for item in self._items():
-            split = _SPLITS[item.split] if item.split else None
-            yield Input(item, self._name(item), _short(item.stem), self._origin(item), split, item.person)
+            yield Input(item, self._name(item), _short(item.stem), self._origin(item), item.split, item.person)
 
     def _items(self) -> Iterator[Item]:
         return (item for item in self._set.items() if item.name not in self._photos and not self._is_written(item))
@@ -139,6 +152,8 @@ class Inputs:
         if self._asset:
             asset = CATALOGUE[self._asset]
             return Origin(file="", sha256="", asset=self._asset, licence=asset.licence, attribution=asset.attribution)
+        if self._set.layout == "celeba":
+            return CELEBA
         return self._origins.get(item.name)
 
 

@@ -14,6 +14,7 @@ from stylekit.paths import replace_if_other
 
 Kind = Literal["photo", "cartoon"]
 Split = Literal["train", "eval"]
+Partition = Literal["train", "eval", "test"]
 Line = TypeVar("Line", bound="_Record")
 
 
@@ -87,6 +88,7 @@ class ManifestLine(_Record):
         quality: Named measurements; units are in the names.
         person: Identity cluster, for photographs.
         group: The first of the persons that may be the same as this one; they are on one side of the split.
+        partition: The part of its data set that the picture belongs to, where the data set says so; `eval` is its validation.
         pair: Its photograph, for a cartoon that was painted over one.
     """
 
@@ -108,6 +110,7 @@ class ManifestLine(_Record):
     person: str | None = None
     group: str | None = None
     split: Split | None = None
+    partition: Partition | None = None
     pair: Pair | None = None
 
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
-from PIL import Image
-
 from stylekit.data.advice import kind_name, number
 from stylekit.data.balance import Figure, Group
 from stylekit.data.report import Gallery, SetReport, Shown, report
 from stylekit.errors import ImageError
-from stylekit.images import read_rgb, resize
+from stylekit.images import read_rgb
+from stylekit.pages.charts import WIDTH, drawing, shorten
+from stylekit.pages.document import Document, Section, table, tiles
+from stylekit.pages.pictures import image
 from stylekit.paths import atomic_write_text
 
 PAGE = "report.html"
 """The page's name in the set's folder."""
 
-_THUMBNAIL_PX = 144
-_JPEG_QUALITY = 78
 _SKIN_SWATCH = {  # CIELAB of the middle of each class, lightness as in Del Bino and Bernerd 2013, to sRGB
     "very light": "#f2d9c9",
     "light": "#e6c3a8",
@@ -33,7 +30,7 @@ _SKIN_SWATCH = {  # CIELAB of the middle of each class, lightness as in Del Bino
     "brown": "#85573b",
     "dark": "#4a3026",
 }
-_WIDTH, _LEFT, _RIGHT = 320, 8, 312  # of a drawing, in its own units, which are about pixels
+_LEFT, _RIGHT = 8, 312
 _ROW, _LABEL_X, _BARS_X, _BARS_WIDTH = 24, 104, 112, 122
 _TOP, _FLOOR, _HEIGHT = 26, 112, 132
 _TICKS = 7
@@ -61,59 +58,41 @@ def render(found: SetReport) -> str:
     """Return the page, whole: pictures are read from the set's folder, those that are gone are marked."""
     name = found.folder.resolve().name
     sections = [
-        ("help", "What would help", _advice(found)),
-        ("balance", "Who and what is in it", _figures(found)),
-        ("pictures", "The pictures", _pictures(found)),
-        ("left-out", "Left out, and why", _galleries(found.folder, found.left_out)),
-        ("duplicates", "Near-duplicates", _clusters(found)),
-        ("unreadable", "Files that could not be read", _unreadable(found)),
-        ("sources", "Where they come from", _sources(found)),
-        ("limits", "Limits in force", _limits(found)),
+        Section("help", "What would help", _advice(found)),
+        Section("balance", "Who and what is in it", _figures(found)),
+        Section("pictures", "The pictures", _pictures(found)),
+        Section("left-out", "Left out, and why", _galleries(found.folder, found.left_out)),
+        Section("duplicates", "Near-duplicates", _clusters(found)),
+        Section("unreadable", "Files that could not be read", _unreadable(found)),
+        Section("sources", "Where they come from", _sources(found)),
+        Section("limits", "Limits in force", _limits(found)),
     ]
-    sections = [section for section in sections if section[2]]
-    links = " ".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in sections)
-    body = "\n".join(
-        f'<section id="{anchor}" aria-labelledby="{anchor}-title"><h2 id="{anchor}-title">{title}</h2>\n{content}\n</section>'
-        for anchor, title, content in sections
-    )
-    style = files("stylekit.data").joinpath("report.css").read_text("utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{escape(name)}: data report</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<p class="eyebrow">Data report, {kind_name(found.kind)}s</p>
+    header = f"""<p class="eyebrow">Data report, {kind_name(found.kind)}s</p>
 <h1>{escape(name)}</h1>
 <p class="headline">{escape(found.headline)}</p>
-{_tiles(found)}
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main>
-{body}
-</main>
-<footer>Made by stylekit data report from <code>manifest.jsonl</code>. The page holds pictures of the set: share it only where you
-may share them.</footer>
-</body>
-</html>
-"""
+{_tiles(found)}"""
+    footer = (
+        "Made by stylekit data report from <code>manifest.jsonl</code>. The page holds pictures of the set: share it only where "
+        "you may share them."
+    )
+    return str(Document(f"{name}: data report", header, sections, footer, styles=[style_sheet()]))
+
+
+def style_sheet() -> str:
+    """Return the style of what only data sets have."""
+    return files("stylekit.data").joinpath("report.css").read_text("utf-8")
 
 
 def _tiles(found: SetReport) -> str:
-    tiles = [("usable", found.used), ("left out", found.rejected - found.near_duplicates)]
-    tiles += [("near-duplicates", found.near_duplicates), ("unreadable", found.unreadable_count)]
+    counts = {
+        "usable": found.used,
+        "left out": found.rejected - found.near_duplicates,
+        "near-duplicates": found.near_duplicates,
+        "unreadable": found.unreadable_count,
+    }
     if found.persons:
-        tiles += [("persons", found.persons), ("to train on", found.train), ("held out", found.held_out)]
-    rows = "".join(f"<div><dt>{name}</dt><dd>{value:,}</dd></div>" for name, value in tiles)
-    return f'<dl class="tiles">{rows}</dl>'
+        counts |= {"persons": found.persons, "to train on": found.train, "held out": found.held_out}
+    return tiles({name: f"{count:,}" for name, count in counts.items()})
 
 
 def _advice(found: SetReport) -> str:
@@ -128,7 +107,7 @@ def _advice(found: SetReport) -> str:
 def _figures(found: SetReport) -> str:
     if not found.used:
         return ""
-    cards = "\n".join(_card(figure) for figure in found.figures)
+    cards = "\n".join(figure_card(figure) for figure in found.figures)
     missing = ""
     if found.not_measured:
         names = ", ".join(escape(title) for title in found.not_measured)
@@ -136,8 +115,15 @@ def _figures(found: SetReport) -> str:
     return f'<div class="cards">\n{cards}\n</div>\n{missing}'
 
 
-def _card(figure: Figure) -> str:
-    drawing = _columns(figure) if figure.edges else _rows(figure)
+def figure_card(figure: Figure, anchor: str | None = None) -> str:
+    """Return what was measured as a card: a drawing, its facts, and the figures folded.
+
+    Args:
+        figure: What was measured.
+        anchor: An id that no other drawing of the page has; made of the figure's name by default.
+    """
+    anchor = anchor or f"{figure.name}-title"
+    drawing = _columns(figure, anchor) if figure.edges else _rows(figure, anchor)
     things = "persons" if figure.name == "person" else "pictures"
     facts = [f"{figure.measured:,} {things}"]
     if figure.median is not None:
@@ -183,27 +169,16 @@ def _describe(figure: Figure) -> str:
     return "; ".join(f"{bar.name}: {bar.count:,}" for bar in figure.bars)
 
 
-def _drawing(figure: Figure, height: float, shapes: Iterable[str]) -> str:
-    title = f"{figure.name}-title"
-    label = f'<title id="{title}">{escape(figure.title)}</title><desc id="{title}-d">{escape(_describe(figure))}</desc>'
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-labelledby="{title} {title}-d">{label}\n'
-        + "\n".join(shapes)
-        + "\n</svg>"
-    )
-
-
-def _rows(figure: Figure) -> str:
+def _rows(figure: Figure, anchor: str) -> str:
     """Draw bars lying one below the other, each with its name and number."""
     most = max((bar.count for bar in figure.bars), default=0) or 1
     shapes = []
-    for index, bar in enumerate(figure.bars):
+    names = shorten([bar.name for bar in figure.bars], 16)
+    for index, (bar, name) in enumerate(zip(figure.bars, names, strict=True)):
         middle = index * _ROW + _ROW / 2
         width = bar.count / most * _BARS_WIDTH
         x = _BARS_X
-        shapes.append(
-            f'<text class="name" x="{_LABEL_X}" y="{middle + 4:g}" text-anchor="end">{escape(_shorten(bar.name))}</text>'
-        )
+        shapes.append(f'<text class="name" x="{_LABEL_X}" y="{middle + 4:g}" text-anchor="end">{name}</text>')
         if swatch := _SKIN_SWATCH.get(bar.name) if figure.name == "ita_deg" else None:
             shapes.append(f'<circle class="swatch" cx="{x + 7}" cy="{middle:g}" r="7" fill="{swatch}"/>')
             x += 20
@@ -211,14 +186,10 @@ def _rows(figure: Figure) -> str:
         shapes.append(
             f'<text x="{x + width + 6:.1f}" y="{middle + 4:g}">{bar.count:,} <tspan class="quiet">{_percent(bar)}</tspan></text>'
         )
-    return _drawing(figure, len(figure.bars) * _ROW, shapes)
+    return drawing(WIDTH, len(figure.bars) * _ROW, shapes, title=figure.title, description=_describe(figure), anchor=anchor)
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= 16 else f"{name[:15]}…"
-
-
-def _columns(figure: Figure) -> str:
+def _columns(figure: Figure, anchor: str) -> str:
     """Draw bars standing side by side over an axis of numbers, which need not be even, with the limits across."""
     most = max(bar.count for bar in figure.bars) or 1
     step = (_RIGHT - _LEFT) / len(figure.bars)
@@ -238,16 +209,16 @@ def _columns(figure: Figure) -> str:
     every = -(-len(figure.edges) // _TICKS)
     for index in range(0, len(figure.edges), every):
         x = _LEFT + index * step
-        anchor = "start" if index == 0 else "end" if index == len(figure.edges) - 1 else "middle"
-        at = {"start": x - 4, "end": x + 4}.get(anchor, x)
+        place = "start" if index == 0 else "end" if index == len(figure.edges) - 1 else "middle"
+        at = {"start": x - 4, "end": x + 4}.get(place, x)
         shapes.append(
-            f'<text class="tick" x="{at:.1f}" y="{_FLOOR + 15}" text-anchor="{anchor}">{_tick(figure.edges[index])}</text>'
+            f'<text class="tick" x="{at:.1f}" y="{_FLOOR + 15}" text-anchor="{place}">{_tick(figure.edges[index])}</text>'
         )
     for value, what in figure.limits:
         x = _LEFT + _place(figure.edges, value) * step
         shapes.append(f'<line class="limit" x1="{x:.1f}" y1="10" x2="{x:.1f}" y2="{_FLOOR}"/>')
         shapes.append(f'<text class="limit" x="{x + 4:.1f}" y="12">{what}</text>')
-    return _drawing(figure, _HEIGHT, shapes)
+    return drawing(WIDTH, _HEIGHT, shapes, title=figure.title, description=_describe(figure), anchor=anchor)
 
 
 def _place(edges: Sequence[float], value: float) -> float:
@@ -297,14 +268,7 @@ def _thumbnail(folder: Path, picture: Shown) -> str:
         rgb = read_rgb(folder / picture.file)
     except ImageError:
         return f'<figure class="thumb"><div class="gone">{name} is gone</div>{caption}</figure>'
-    height, width = rgb.shape[:2]
-    scale = min(1.0, _THUMBNAIL_PX / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    buffer = io.BytesIO()
-    Image.fromarray(resize(rgb, size)).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    source = base64.b64encode(buffer.getvalue()).decode()
-    image = f'<img src="data:image/jpeg;base64,{source}" alt="{name}" width="{size[0]}" height="{size[1]}">'
-    return f'<figure class="thumb">{image}{caption}</figure>'
+    return f'<figure class="thumb">{image(rgb, Path(picture.file).stem)}{caption}</figure>'
 
 
 def _clusters(found: SetReport) -> str:
@@ -320,7 +284,7 @@ def _unreadable(found: SetReport) -> str:
         return ""
     more = found.unreadable_count - len(found.unreadable)
     rest = f'<p class="note">and {number(more, "other file")}; all of them stand in manifest.jsonl.</p>' if more else ""
-    return _table(("file", "what is wrong"), found.unreadable.items()) + rest
+    return table(("file", "what is wrong"), found.unreadable.items()) + rest
 
 
 def _sources(found: SetReport) -> str:
@@ -328,20 +292,11 @@ def _sources(found: SetReport) -> str:
         (origin.source, f"{origin.count:,}", origin.licence or "not noted", origin.attribution or "not noted")
         for origin in found.origins
     ]
-    return _table(("source", "pictures", "licence", "by"), rows) if rows else ""
+    return table(("source", "pictures", "licence", "by"), rows) if rows else ""
 
 
 def _limits(found: SetReport) -> str:
     if not found.limits:
         return ""
     note = '<p class="note">Faces beyond these were left out. Set them in the recipe or with --set.</p>\n'
-    return note + _table(("recipe key", "value"), found.limits.items())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def row(cells: Iterable[str], tag: str, mark: Callable[[str], str] = escape) -> str:
-        return "<tr>" + "".join(f"<{tag}>{mark(cell)}</{tag.partition(' ')[0]}>" for cell in cells) + "</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    table = f"<table>{row(head, 'th scope=col')}{body}</table>"
-    return f'<div class="wide" role="region" aria-label="{head[0]}" tabindex="0">{table}</div>'
+    return note + table(("recipe key", "value"), found.limits.items())

@@ -216,7 +216,7 @@ def _settings(picture: Input, make: CropMaker) -> str:
     """Return a digest of all that the measures of a picture's faces depend on, beside its bytes."""
     origin = picture.origin.model_dump(mode="json") if picture.origin else None
     recipe = make.recipe.model_dump(mode="json", exclude=set(LIMITS))
-    what = [_VERSION, make.kind, recipe, picture.stem, origin, picture.split, picture.person]
+    what = [_VERSION, make.kind, recipe, picture.stem, origin, picture.partition, picture.person]
     return sha256_bytes(json.dumps(what).encode())
 
 

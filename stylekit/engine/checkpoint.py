@@ -3,6 +3,7 @@
     checkpoints/step-000200/weights.safetensors   every network, keys `<network>.<parameter>`, and `generator_ema.*`
                             state.pt              optimizers; read with weights_only=True
                             meta.json             step, images_seen, recipe, assets, data, sha256 of both files
+    checkpoints/best/       the same files of the best step so far, where training measured one (`engine/selection.py`)
 
 Random numbers and the samplers' positions are functions of the seed and the step (`data/sampler.py`), so they need no place here.
 """
@@ -10,6 +11,7 @@ Random numbers and the samplers' positions are functions of the seed and the ste
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -31,6 +33,7 @@ from stylekit.paths import Workspace, atomic_folder, atomic_write_text, remove_p
 
 WEIGHTS, STATE, META = "weights.safetensors", "state.pt", "meta.json"
 AVERAGE = "generator_ema"
+BEST = "best"
 
 
 class AssetUse(BaseModel):
@@ -102,6 +105,52 @@ def latest_checkpoint(run: Path) -> Path:
     return found[-1]
 
 
+def step_folder(run: Path, step: int) -> Path:
+    """Return where a run's checkpoint of a step lies, if it has one."""
+    return run / "checkpoints" / f"step-{step:06d}"
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint of a run's best step; None where there is none."""
+    best = run / "checkpoints" / BEST
+    return best if (best / META).is_file() else None
+
+
+def chosen_checkpoint(run: Path) -> Path:
+    """Return the checkpoint that a run is judged, exported and shown by: its best, else its newest.
+
+    A checkpoint folder is returned as it is. What training goes on from is `latest_checkpoint`.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    return run if (run / META).is_file() else best_checkpoint(run) or latest_checkpoint(run)
+
+
+def keep_as_best(run: Path, checkpoint: Path) -> Path:
+    """Make a checkpoint of the run its `checkpoints/best` in one rename; the files are shared where the disk can do that.
+
+    Raises:
+        StylekitError: If it cannot be written; the best one before stays.
+    """
+    target = run / "checkpoints" / BEST
+    with atomic_folder(target) as folder:
+        for file in checkpoint.iterdir():
+            try:
+                os.link(file, folder / file.name)
+            except OSError:
+                shutil.copy2(file, folder / file.name)
+    return target
+
+
+def set_best_aside(run: Path) -> Path:
+    """Move `checkpoints/best` out of the way, to `checkpoints/best-step-N`, and return where it lies now."""
+    best = run / "checkpoints" / BEST
+    aside = best.with_name(f"{BEST}-step-{describe_checkpoint(best).step:06d}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return best.rename(aside)
+
+
 def save_checkpoint(run: Path, method: Method, average: Ema, meta: Meta, keep: int) -> Path:
     """Write a method's checkpoint, as `write_checkpoint_folder` does."""
     weights = {f"{name}.{k}": v for name, net in method.networks.items() for k, v in unwrap(net).state_dict().items()}
@@ -123,7 +172,7 @@ def write_checkpoint_folder(run: Path, weights: Mapping[str, Tensor], states: Ma
     Raises:
         StylekitError: If it cannot be written; older checkpoints stay as they are.
     """
-    target = run / "checkpoints" / f"step-{meta.step:06d}"
+    target = step_folder(run, meta.step)
     remove_partials(target.parent)
     with atomic_folder(target) as folder:
         header = {"format": "pt", "step": str(meta.step), "recipe": meta.recipe.model_dump_json()}
@@ -139,16 +188,25 @@ def write_checkpoint_folder(run: Path, weights: Mapping[str, Tensor], states: Ma
     return target
 
 
+def describe_checkpoint(checkpoint: Path) -> Meta:
+    """Read a checkpoint's description alone.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    try:
+        return Meta.model_validate(json.loads((checkpoint / META).read_text("utf-8")))
+    except (OSError, ValueError, ValidationError, RecipeError) as error:
+        raise CheckpointError(f"{checkpoint / META} cannot be read ({error}).", "Use an older checkpoint of the run.") from error
+
+
 def read_meta(checkpoint: Path) -> Meta:
     """Read a checkpoint's description and check its files against their digests.
 
     Raises:
         CheckpointError: If anything is missing or damaged.
     """
-    try:
-        meta = Meta.model_validate(json.loads((checkpoint / META).read_text("utf-8")))
-    except (OSError, ValueError, ValidationError, RecipeError) as error:
-        raise CheckpointError(f"{checkpoint / META} cannot be read ({error}).", "Use an older checkpoint of the run.") from error
+    meta = describe_checkpoint(checkpoint)
     for name, digest in meta.sha256.items():
         if not (checkpoint / name).is_file() or sha256_file(checkpoint / name) != digest:
             raise CheckpointError(
@@ -196,12 +254,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 
 
 def load_generator(path: Path) -> LoadedGenerator:
-    """Load the averaged generator of a run (its newest checkpoint) or of one checkpoint folder.
+    """Load the averaged generator of a run (as `chosen_checkpoint` says) or of one checkpoint folder.
 
     Raises:
         CheckpointError: If there is none or it is damaged.
     """
-    checkpoint = latest_checkpoint(path)
+    checkpoint = chosen_checkpoint(path)
     meta = read_meta(checkpoint)
     module = build_generator(meta.recipe)
     try:

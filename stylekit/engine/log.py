@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,19 @@ class TrainingLog:
         self._since = now
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **values}) + "\n")
+        self.scalars(step, values)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside does not count as the time of a step."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - began
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Show figures in TensorBoard, where that is asked for."""
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)

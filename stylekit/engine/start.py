@@ -16,7 +16,7 @@ from stylekit.assets import find_style, modelscope_style, names_style
 from stylekit.bundle.style import STYLE_FILE, read_bundle
 from stylekit.bundle.weights import unpack_generator
 from stylekit.config.schema import NetworkRecipe, Recipe
-from stylekit.engine.checkpoint import META, load_generator, load_optimizer, unwrap
+from stylekit.engine.checkpoint import META, latest_checkpoint, load_generator, load_optimizer, unwrap
 from stylekit.errors import CheckpointError, MissingPartError, TrainingError, UsageError
 from stylekit.methods.base import Method
 from stylekit.modelscope.graph.frozen import read_frozen
@@ -144,7 +144,7 @@ def _read(path: Path) -> Start:
         bundle = read_bundle(path)
         return Start(str(path), TrainingWeights(_generator(unpack_generator(bundle, bundle.style.networks.face))))
     if (path / META).is_file() or (path / "checkpoints").is_dir():
-        loaded = load_generator(path)
+        loaded = load_generator(latest_checkpoint(path))
         return Start(str(path), TrainingWeights(_generator(loaded.module), step=loaded.step))
     if prefix := checkpoint_prefix(path):
         return _read_tensorflow(prefix)

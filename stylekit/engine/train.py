@@ -24,14 +24,19 @@ from stylekit.data.superpixel import superpixel_of_photo
 from stylekit.engine.checkpoint import (
     AssetUse,
     Meta,
+    best_checkpoint,
+    describe_checkpoint,
     latest_checkpoint,
     load_checkpoint,
     newest_run,
     read_meta,
 )
+from stylekit.engine.evaluations import read_evaluations
+from stylekit.engine.page import update_run_page
+from stylekit.engine.selection import open_held_out
 from stylekit.engine.start import Start, begin, read_start
 from stylekit.engine.trainer import BatchLoader, fit
-from stylekit.errors import CheckpointError, DataError, OtherRunError, TrainingError, UsageError
+from stylekit.errors import CheckpointError, DataError, Interrupted, OtherRunError, TrainingError, UsageError
 from stylekit.methods.base import create_method
 from stylekit.nn.device import find_device
 from stylekit.nn.ema import Ema
@@ -39,19 +44,42 @@ from stylekit.paths import Workspace, atomic_write_text, sha256_bytes
 from stylekit.progress import Progress, silent
 
 # What may change when a run goes on: how long, how often it is looked at, and what runs it; never what is learned.
-_FREE_ON_RESUME = {"engine", "max_steps", "log_every", "sample_every", "save_every", "keep_checkpoints", "report_to"}
+_FREE_ON_RESUME = {
+    "engine",
+    "max_steps",
+    "log_every",
+    "sample_every",
+    "save_every",
+    "keep_checkpoints",
+    "report_to",
+    "eval_every",
+    "patience",
+}
 _LOCK, _CHILD_LOCK = ".lock", ".child.lock"
 _PATIENCE_S = 5.0  # how long the child of a trainer that was killed may take for its last step
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """Where a run lies and how far it is."""
+    """Where a run lies and how far it is.
+
+    Attributes:
+        run: Its folder.
+        step: Steps done.
+        train_s: Seconds of training.
+        content_network: What saw the content.
+        best: The step that is kept as the best; None where none is.
+        evaluations: How many steps were evaluated.
+        ended_early: Whether `train.patience` ended it before its last step.
+    """
 
     run: Path
     step: int
     train_s: float
     content_network: str
+    best: int | None = None
+    evaluations: int = 0
+    ended_early: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,6 +221,7 @@ def train(
     accelerator = make_accelerator(device, recipe.train.mixed_precision)
     with resumed(recipe.style, workspace) if resume else nullcontext() as run:
         recipe = continued(recipe, run) if run else resolve_recipe(recipe, assets)
+        own = pictures is None  # the recipe's, with persons held out
         pictures = pictures or training_pictures(recipe, workspace)
         pictures.check(recipe.train.batch_size)
         start = read_start(recipe, counted) if run is None else None
@@ -213,15 +242,54 @@ def train(
             PictureSet(pictures.cartoons, recipe.train.size),
         )
         shown = PictureSet(pictures.shown, recipe.train.size)
+        held_out = open_held_out(meta, workspace, accelerator.device, run) if own and accelerator.is_main_process else None
         loader = BatchLoader(photos, cartoons, recipe, accelerator)
         try:
-            with run_folder(recipe, workspace, _environment(accelerator), run) as folder:
+            with (
+                run_folder(recipe, workspace, _environment(accelerator), run) as folder,
+                _page(folder, accelerator.is_main_process),
+            ):
                 meta = fit(
-                    method, average, loader, accelerator, run=folder, start=meta, shown=shown, progress=progress, saved=saved
+                    method,
+                    average,
+                    loader,
+                    accelerator,
+                    run=folder,
+                    start=meta,
+                    shown=shown,
+                    progress=progress,
+                    held_out=held_out,
+                    saved=saved,
                 )
         finally:
             loader.close()
-    return TrainReport(folder, meta.step, meta.train_s, recipe.train.content.network)
+    return _report(folder, meta)
+
+
+@contextmanager
+def _page(run: Path, main: bool) -> Iterator[None]:
+    """Write the run's page, in the main process, once training has ended, also after Ctrl-C."""
+    try:
+        yield
+    except Interrupted:
+        if main:
+            update_run_page(run)
+        raise
+    if main:
+        update_run_page(run)
+
+
+def _report(run: Path, meta: Meta) -> TrainReport:
+    train, best = meta.recipe.train, best_checkpoint(run)
+    return TrainReport(
+        run,
+        meta.step,
+        meta.train_s,
+        train.content.network,
+        best=describe_checkpoint(best).step if best else None,
+        evaluations=len(read_evaluations(run)),
+        ended_early=meta.step < train.max_steps,
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The one training loop: batch, step, average, and at intervals log, sample and save. It never learns a loss's name."""
+"""The one training loop: batch, step, average, and at intervals log, sample, evaluate and save. It never learns a loss's name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from types import FrameType
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from stylekit.config.schema import Recipe
@@ -22,8 +23,11 @@ from stylekit.data.augment import draw_affine, transform
 from stylekit.data.datasets import PictureSet
 from stylekit.data.sampler import EndlessSampler, generator_for
 from stylekit.engine.checkpoint import Meta, save_checkpoint
+from stylekit.engine.evaluations import is_due, is_over
 from stylekit.engine.log import TrainingLog, diverged
+from stylekit.engine.page import update_run_page
 from stylekit.engine.preview import write_sample_sheet
+from stylekit.engine.selection import HeldOut, Selection, rewind
 from stylekit.errors import Interrupted
 from stylekit.images import to_tensor
 from stylekit.methods.base import Batch, Method, StepContext
@@ -122,9 +126,12 @@ def fit(
     start: Meta,
     shown: PictureSet,
     progress: Progress,
+    held_out: HeldOut | None = None,
     saved: Callable[[Path], None] | None = None,
 ) -> Meta:
-    """Train from `start` to the recipe's last step.
+    """Train from `start` to the recipe's last step, or until `train.patience` ends it.
+
+    What is measured on the way changes no weight. The main process measures, the others wait for it.
 
     Args:
         method: A built method, holding the weights of `start`.
@@ -135,6 +142,7 @@ def fit(
         start: Where training stands.
         shown: Photographs of the sample sheets.
         progress: Shows rate and time left.
+        held_out: Measures the running mean every `train.eval_every` steps; only the main process needs it.
         saved: Called with every checkpoint that was written.
 
     Returns:
@@ -149,10 +157,17 @@ def fit(
     log = TrainingLog(run, train.report_to, start.step)
     meta = start
     spent_before, began = start.train_s, time.perf_counter()
+    over = is_over(run, train, start.step)
+    if accelerator.is_main_process:
+        rewind(run, start.step)
+    selection = Selection(run, held_out, train, log) if held_out else None
+    if selection is not None:
+        selection.catch_up(average.network, start)
+        over = over or selection.ends
 
     with stop_on_interrupt() as stop, progress("Training", total=train.max_steps) as bar:
         bar.advance(start.step)
-        for step in range(start.step, train.max_steps):
+        for step in range(start.step, start.step if over else train.max_steps):
             generator = generator_for(recipe.seed, "method", loader.index(step))
             result = method.step(loader.get(step), StepContext(step, generator))
             done = step + 1
@@ -161,14 +176,21 @@ def fit(
             average.update(method.generator, images, meta.images_seen)
             log.add(step, result.losses)
             stopped = stop.is_set()  # asked once: a Ctrl-C from here on finishes the next step, which is then saved
-            last = stopped or done == train.max_steps
             first = done == 1 and train.preset == "upstream"  # whose first checkpoint is model-0
-            save = first or last or done % train.save_every == 0
+            due = is_due(train, done)
+            evaluation = None
+            if due:
+                if selection is not None:
+                    _check_finite(method, step, run)
+                    evaluation = selection.evaluate(average.network, meta)
+                over = broadcast_object_list([selection is not None and selection.ends])[0]
+            last = stopped or over or done == train.max_steps
+            save = first or last or done % train.save_every == 0 or (evaluation is not None and evaluation.best)
             if accelerator.is_main_process:
                 if save or done % train.log_every == 0:
                     log.write(meta.step, meta.images_seen)
-                if save and not all(torch.isfinite(weight).all() for weight in method.generator.parameters()):
-                    raise diverged(f"The generator's weights are no longer finite at step {step}.", run)
+                if save:
+                    _check_finite(method, step, run)
                 if last or done % train.sample_every == 0:
                     write_sample_sheet(run / "samples" / f"step-{done:06d}.jpg", average.network, shown)
                 if save:
@@ -176,11 +198,32 @@ def fit(
                     checkpoint = save_checkpoint(run, method, average, meta, train.keep_checkpoints)
                     if saved is not None:
                         saved(checkpoint)
+                if selection is not None and evaluation is not None:
+                    selection.record(evaluation)
+                if save and not last:
+                    with log.paused():
+                        update_run_page(run)
             bar.advance()
             if stopped and done < train.max_steps:
                 log.close()
                 raise Interrupted(
                     f"Stopped after step {done}; everything is saved in {run}.", "Go on with: stylekit train --resume"
                 )
+            if over:
+                break
+    if selection is not None:
+        selection.conclude()
+    if over and meta.step < train.max_steps:
+        _LOG.info(
+            "Training ended at step %d: %d evaluations in a row were not noticeably better (train.patience). "
+            "To train on, use --resume --patience 0.",
+            meta.step,
+            train.patience,
+        )
     log.close()
     return meta
+
+
+def _check_finite(method: Method, step: int, run: Path) -> None:
+    if not all(torch.isfinite(weight).all() for weight in method.generator.parameters()):
+        raise diverged(f"The generator's weights are no longer finite at step {step}.", run)

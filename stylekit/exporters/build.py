@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
@@ -24,7 +25,7 @@ from stylekit.config.schema import NetworkRecipe
 from stylekit.data.datasets import is_described, used_crops
 from stylekit.data.manifest import ManifestLine
 from stylekit.data.shards import photo_set
-from stylekit.engine.checkpoint import META, LoadedGenerator, latest_checkpoint, load_generator, newest_run
+from stylekit.engine.checkpoint import META, LoadedGenerator, chosen_checkpoint, load_generator, newest_run
 from stylekit.engine.exchange import tf_arrays
 from stylekit.errors import CheckpointError, ExportError, MissingPartError, UsageError
 from stylekit.exporters.onnx_graph import to_onnx
@@ -40,7 +41,7 @@ from stylekit.exporters.verify import (
     run_onnx,
     run_torchscript,
 )
-from stylekit.metrics.report import read_report
+from stylekit.metrics.report import HEADLINES, EvalReport, read_report
 from stylekit.modelscope.graph.folder import (
     CHECKPOINTS,
     FACE_GRAPHS,
@@ -58,10 +59,12 @@ from stylekit.progress import Progress, silent
 
 Format = Literal["safetensors", "onnx", "torchscript", "modelscope"]
 BUNDLE_FOLDER, MODELSCOPE_FOLDER = "bundle", "modelscope"
+_LOG = logging.getLogger(__name__)
 _FILES: dict[Format, str] = {"safetensors": "face.safetensors", "onnx": "face.onnx", "torchscript": "face.torchscript.pt"}
 _UPSTREAM_NETWORK = NetworkRecipe(width=32, blocks=4)  # `unet_generator` in upstream's models/cv/cartoon/network.py
 _SHOWN = 8
-_PROTOCOL_OMITS = {"identity_centre"}  # the mean embedding of the people trained on is theirs, and nobody needs it to compare
+# The mean embedding of the people trained on is theirs, and nobody needs it to compare; the gauges' digests are for eval.json.
+_PROTOCOL_OMITS = {"identity_centre", "gauges"}
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,13 @@ def export(
         raise UsageError("--faces is for a ModelScope folder, and none is asked for.", "Add --format modelscope.")
     graphs, notes = _face_graphs(faces, loaded.recipe.train.init, folder) if folder else ({}, [])
     style = _describe(run, loaded, wanted, workspace)
+    if style.metrics is None and (measured := [f"step {report.network.step}" for report in _reports(run)]):
+        _LOG.warning(
+            "The figures are left out: they are of other weights (%s), and this is step %d. Run: stylekit eval --run %s",
+            ", ".join(measured),
+            loaded.step,
+            checkpoint,
+        )
     made: dict[Format, bytes] = {}
     parity: dict[Format, Parity] = {}
     with progress("Exporting", total=len(wanted) + 2) as bar:
@@ -236,7 +246,7 @@ def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, Path, 
         if newest is None:
             raise CheckpointError(f"There is no trained run of {str(source)!r}.", "Train one: stylekit train")
         folder = newest
-    checkpoint = latest_checkpoint(folder)
+    checkpoint = chosen_checkpoint(folder)
     return checkpoint.parent.parent if checkpoint == folder else folder, checkpoint, load_generator(checkpoint)
 
 
@@ -355,16 +365,23 @@ def _summary(folder: Path) -> DataSummary | None:
     )
 
 
+def _reports(run: Path) -> list[EvalReport]:
+    """Return the evaluations of a run, and of those of its checkpoints that were measured by themselves."""
+    files = [run / "eval.json", *sorted(run.glob("checkpoints/*/eval.json"))]
+    return [read_report(file) for file in files if file.is_file()]
+
+
 def _metrics(run: Path, checkpoint_sha256: str) -> Metrics | None:
     """Return what was measured on this very checkpoint."""
-    if not (run / "eval.json").is_file():
+    report = next((each for each in _reports(run) if each.network.sha256 == checkpoint_sha256), None)
+    if report is None:
         return None
-    report = read_report(run / "eval.json")
-    if report.protocol.checkpoint_sha256 != checkpoint_sha256:
-        return None
-    rows = {str(name): values for name, values in report.rows.items()}
     return Metrics(
-        protocol=report.protocol.model_dump(mode="json", exclude=_PROTOCOL_OMITS), rows=rows, notes=tuple(report.notes)
+        protocol=report.protocol.model_dump(mode="json", exclude=_PROTOCOL_OMITS),
+        rows=report.rows,
+        intervals=report.intervals,
+        headlines=tuple(report.name(metric) for metric in HEADLINES),
+        notes=tuple(report.notes),
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stylekit.config.schema import AlignRecipe
 from stylekit.faces.detect import Face
 from stylekit.faces.landmarks import Mesh
+from stylekit.faces.pose import head_pose
 from stylekit.faces.traits import traits
 
 MIN_PRESENCE = 0.1
@@ -21,11 +22,8 @@ MIN_BRIGHTNESS = 25.0
 MAX_CLIPPED = 0.5
 
 _JUDGED_SIDE = 256
-_ACROSS = ((33, 263), (61, 291), (234, 454))  # outer eye corners, mouth corners, sides of the face
-_FOREHEAD, _CHIN = 10, 152
 _FULL_SIZE_PX, _HALF_SHARPNESS = 160.0, 25.0
 _LIT_BRIGHTNESS, _MAX_GAIN = 128.0, 2.0
-_LEVEL_PITCH_DEG = 9.6  # slope from forehead to chin of a level head: the median of 82 photographs
 
 
 def shows_face(presence: float, mesh_shift: float) -> bool:
@@ -65,7 +63,7 @@ def assess(rgb: NDArray[np.uint8], face: Face, mesh: Mesh, crop: NDArray[np.uint
     middle = judged[_JUDGED_SIDE * 3 // 8 : _JUDGED_SIDE * 7 // 8, _JUDGED_SIDE * 5 // 16 : _JUDGED_SIDE * 11 // 16]
     brightness = float(middle.mean())
     gain = float(np.clip(_LIT_BRIGHTNESS / max(brightness, 1.0), 1, _MAX_GAIN))
-    roll, yaw, pitch = _pose(mesh.points.astype(np.float64))
+    roll, yaw, pitch = head_pose(mesh.points)
     quality = {
         "face_px": face.size,
         "inside": float(np.prod(visible[2:] - visible[:2])) / max(area, 1e-6),
@@ -104,16 +102,6 @@ def face_score(quality: Mapping[str, float]) -> float:
         1 - quality["dark"] - quality["bright"],
     )
     return float(np.clip(np.prod(shares), 0, 1))
-
-
-def _pose(points: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return roll, yaw and pitch in degrees from the mesh's own depth."""
-    right, left = (points[list(side)].sum(axis=0) for side in zip(*_ACROSS, strict=True))
-    across, down = left - right, points[_CHIN] - points[_FOREHEAD]
-    roll = np.arctan2(across[1], across[0])
-    yaw = np.arctan2(across[2], np.hypot(across[0], across[1]))
-    pitch = np.arctan2(down[2], np.hypot(down[0], down[1]))
-    return float(np.degrees(roll)), float(np.degrees(yaw)), float(np.degrees(pitch)) - _LEVEL_PITCH_DEG
 
 
 def reasons(quality: dict[str, float], recipe: AlignRecipe, kind: Literal["photo", "cartoon"]) -> list[str]:

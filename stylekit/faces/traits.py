@@ -52,33 +52,56 @@ def traits(rgb: NDArray[np.uint8], mesh: Mesh) -> dict[str, float]:
         lie below the eyes, worthless on faces in profile; `mouth_open`, the gap between the lips as a share of the mouth's
         width. Nothing where the eyes coincide.
     """
-    points = mesh.points[:, :2].astype(np.float64)
-    eyes = np.stack([points[list(corners)].mean(axis=0) for corners in _EYE_CORNERS])
-    if not np.linalg.norm(eyes[1] - eyes[0]) > 1:
+    if (cut := _cut(rgb, mesh)) is None:
         return {}
-    matrix = umeyama(eyes, _PATCH_EYES)
-    patch = warp(rgb, matrix, _PATCH, "soft")
-    points = np.clip(points @ matrix[:, :2].T + matrix[:, 2], -1e4, 1e4)
+    patch, points = cut
     upper, lower = points[list(_LIPS)]
     left, right = points[list(_MOUTH_CORNERS)]
     found = {
         "glasses": _glasses(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32), points),
         "mouth_open": float(np.linalg.norm(lower - upper) / max(float(np.linalg.norm(right - left)), 1e-6)),
     }
-    angle = _typology_angle(patch, points)
+    colour = _cheek_colour(patch, points)
+    angle = None if colour is None else typology_angle(colour)
     return found if angle is None else {"ita_deg": angle, **found}
 
 
-def _typology_angle(patch: NDArray[np.uint8], points: NDArray[np.float64]) -> float | None:
+def cheek_colour(rgb: NDArray[np.uint8], mesh: Mesh) -> NDArray[np.float64] | None:
+    """Return the median L*, a* and b* of the cheeks, float64 [3]; None where there are none to see.
+
+    Args:
+        rgb: The picture, uint8 [H,W,3], taken for sRGB; the white point is D65.
+        mesh: The face's mesh in it.
+    """
+    cut = _cut(rgb, mesh)
+    return None if cut is None else _cheek_colour(*cut)
+
+
+def typology_angle(lab: NDArray[np.floating]) -> float | None:
+    """Return the individual typology angle in degrees of a colour in CIELAB, [3]; None where it is not a skin's."""
+    lightness, _, yellow = (float(value) for value in lab)
+    return float(np.degrees(np.arctan((lightness - 50) / yellow))) if yellow >= _LEAST_YELLOW else None
+
+
+def _cut(rgb: NDArray[np.uint8], mesh: Mesh) -> tuple[NDArray[np.uint8], NDArray[np.float64]] | None:
+    """Return the face upright in a patch of a fixed size, and the mesh in its pixels; None where the eyes coincide."""
+    points = mesh.points[:, :2].astype(np.float64)
+    eyes = np.stack([points[list(corners)].mean(axis=0) for corners in _EYE_CORNERS])
+    if not np.linalg.norm(eyes[1] - eyes[0]) > 1:
+        return None
+    matrix = umeyama(eyes, _PATCH_EYES)
+    return warp(rgb, matrix, _PATCH, "soft"), np.clip(points @ matrix[:, :2].T + matrix[:, 2], -1e4, 1e4)
+
+
+def _cheek_colour(patch: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.float64] | None:
     mask = np.zeros(patch.shape[:2], np.uint8)
     for ring in _CHEEKS:
         cv2.fillConvexPoly(mask, np.rint(points[list(ring)]).astype(np.int32), 1)
     cheeks = patch[mask > 0]
     if not len(cheeks):
         return None
-    lab = cv2.cvtColor(cheeks[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]  # of sRGB, white point D65
-    lightness, _, yellow = np.median(lab, axis=0).astype(float)
-    return float(np.degrees(np.arctan((lightness - 50) / yellow))) if yellow >= _LEAST_YELLOW else None
+    lab = cv2.cvtColor(cheeks[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
+    return np.asarray(np.median(lab, axis=0), np.float64)
 
 
 def _glasses(gray: Floats, points: NDArray[np.float64]) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stylekit.errors import DataError
+from stylekit.faces.traits import SKIN_TONES
 from stylekit.paths import atomic_write_text
 
 # The table of DCT-Net's model card (ModelScope, damo/cv_unet_person-image-cartoon): FID, ID.
@@ -22,14 +25,16 @@ PAPER_ROWS = {
 PAPER_PROTOCOL = (
     "another protocol: 5,000 CelebA photographs, style sets and ID network unpublished; never compare with the rows above"
 )
-RowName = Literal["stylized", "photo", "posterise", "colour-transfer"]
+Interval = tuple[float, float]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A part of a report: frozen, and refusing what it does not know."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class UsedAsset(_Record):
+class UsedAsset(Record):
     """A file that took part in the measurement."""
 
     name: str
@@ -39,19 +44,26 @@ class UsedAsset(_Record):
     licence: str
 
 
-class Conditions(_Record):
+class Conditions(Record):
     """Everything that two evaluations must share for their figures to compare.
 
     Attributes:
-        name: The protocol asked for; it holds only where `deviations` is empty.
+        name: The protocol; it holds only where `deviations` is empty.
         deviations: Where this evaluation differs from it.
         n: Held-out photographs, of `persons` persons.
-        held_out_sha256: Which photographs those are, whatever the order.
-        size_px: Crops and cartoons are resized to this side (area when shrinking), stylized and compared there in 8 bits.
+        held_out_sha256: What of them was measured, whatever the order: the crops' pixels, and where the faces are.
+        photos_manifest_sha256: Digest of the list they come from.
+        template: How the crops are aligned.
+        crop_size_px: Their side; of made pictures it does not count.
+        size_px: Every picture is brought to this side (area when shrinking) in 8 bits, and measured there.
         reference: Style of the cartoons; `reference_n` of them, listed in the manifest of that digest.
-        extractors: Networks of KID and FID, each with its resize. The first leads: one that did not serve in training, if any.
-        trained_on: The networks of this evaluation that also served in training as a loss; they flatter the stylized row.
-        identity_centre: Mean embedding of the `identity_centre_n` photographs trained on.
+        extractors: Networks of KID, FID, precision, recall and coverage, each with its resize; the first leads.
+        embedders: Networks of the identity figures, each with its crop and template; the first leads.
+        gauges: What else took part in the measurement, with versions and digests of weights.
+        kid_subset_size: Half the smaller set; `kid_subsets` of them are drawn.
+        resamples: Bootstrap draws of persons behind every interval.
+        identity_centre: Mean embedding of the `identity_centre_n` photographs trained on, by embedder.
+        assets: The networks' files.
     """
 
     name: str
@@ -67,79 +79,162 @@ class Conditions(_Record):
     reference_n: int
     reference_manifest_sha256: str
     extractors: list[str]
+    embedders: list[str]
+    gauges: list[str]
     kid_subsets: int
     kid_subset_size: int
     resamples: int
-    embedder: str
-    identity_centre: list[float]
+    identity_centre: dict[str, list[float]]
     identity_centre_n: int
     seed: int
-    checkpoint_step: int
-    checkpoint_sha256: str
     assets: list[UsedAsset]
+
+
+class MeasuredNetwork(Record):
+    """The network that made the stylized pictures.
+
+    Attributes:
+        step: Training steps done; `sha256` of the checkpoint's weights.
+        size_px: Side at which it saw the photographs.
+        trained_on: The networks of this evaluation that also served in training as a loss; they flatter the stylized row.
+    """
+
+    step: int
+    sha256: str
+    size_px: int
     trained_on: list[str]
 
 
-class Delta(_Record):
+class Delta(Record):
     """KID (x1000, all pictures at once) of the stylized pictures less that of the photographs; negative is nearer the style.
 
     Attributes:
         kid_x1000: The difference.
-        paired_mean_x1000: Its mean when persons are resampled, the same for both.
-        paired_std_x1000: Its standard deviation then.
-        paired_spreads: The difference in units of `paired_std_x1000`: how sure it is that training moved towards the style.
-        photo_spreads: The difference in units of the photographs' own spread over persons.
+        low: Lower end of its 95 % interval, the same persons drawn for both.
+        high: Upper end.
     """
 
     kid_x1000: float
-    paired_mean_x1000: float
-    paired_std_x1000: float
-    paired_spreads: float
-    photo_spreads: float
+    low: float
+    high: float
 
 
-class Skipped(_Record):
+class Skipped(Record):
     """A picture left out, and why."""
 
     file: str
     reason: str
 
 
-class EvalReport(_Record):
+class WorstPicture(Record):
+    """One of the stylized pictures that came out worst.
+
+    Attributes:
+        file: Crop of the photograph.
+        reasons: Figures by which it stands among the worst, with their values.
+    """
+
+    file: str
+    person: str
+    reasons: list[str]
+
+
+class EvalReport(Record):
     """One evaluation of one checkpoint.
 
     Attributes:
+        protocol: What another evaluation must share to compare.
+        network: What was measured.
         rows: For each set of pictures its figures, under names that carry network, resize and count (`metric_name`).
-        delta: For each of the protocol's extractors.
+        intervals: 95 % intervals over persons of those figures that have one, under the same names.
+        delta: For each extractor.
         notes: What a reader must know before comparing.
+        worst: The worst stylized pictures, worst first.
+        made_from: Digest of all that was asked for: checkpoint, protocol, settings, networks, photographs and cartoons.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     style: str
     run: str
     protocol: Conditions
-    rows: dict[RowName, dict[str, float]]
+    network: MeasuredNetwork
+    rows: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval]]
     delta: dict[str, Delta]
     notes: list[str]
     skipped: list[Skipped]
+    worst: list[WorstPicture]
+    made_from: str
 
-    def value(self, row: RowName, metric: str, network: str | None = None) -> float | None:
-        """Return a figure by its short name (`kid_x1000`), None where it was not taken.
+    def name(self, metric: str, network: str | None = None) -> str:
+        """Return the full name of a figure.
 
         Args:
-            row: Which set of pictures.
-            metric: The short name.
-            network: Which network, as `protocol` names it; of KID and FID the leading extractor by default.
+            metric: The short name (`kid_x1000`).
+            network: Which network, as `protocol` names it; the leading one of its kind by default.
         """
-        protocol = self.protocol
-        networks = (network,) if network else (*protocol.extractors[:1], protocol.embedder)
-        names = (metric_name(metric, each, protocol.n) for each in networks)
-        return next((self.rows[row][name] for name in names if name in self.rows[row]), None)
+        return full_name(self.protocol, metric, network)
+
+    def value(self, row: str, metric: str, network: str | None = None) -> float | None:
+        """Return a figure by its short name, None where it was not taken; arguments as of `name`."""
+        return self.rows[row].get(self.name(metric, network))
+
+    def interval(self, row: str, metric: str, network: str | None = None) -> Interval | None:
+        """Return the 95 % interval of a figure by its short name, None where there is none; arguments as of `name`."""
+        return self.intervals.get(row, {}).get(self.name(metric, network))
+
+    def by_tone(self, row: str) -> dict[str, tuple[float, int]]:
+        """Return a row's mean shift of the skin's typology angle in degrees, and of how many, by the photographs' skin tone.
+
+        From the lightest tone to the darkest, and last the faces whose tone is not known; tones that nobody has are left out.
+        """
+        found = {}
+        for name, shift in self.rows.get(row, {}).items():
+            metric, *group, count = name.split("/")
+            if metric == "ita_shift_deg" and group:
+                found[group[0].replace("-", " ")] = shift, int(count.removeprefix("n"))
+        order = (*(name for _, name in SKIN_TONES), "dark", "unknown")
+        return {tone: found[tone] for tone in order if tone in found}
 
 
-def metric_name(metric: str, network: str, n: int) -> str:
-    """Return the full name of a figure: `kid_x1000/efficientnet-lite0@224-bilinear-antialias/n16`."""
-    return f"{metric}/{network}/n{n}"
+OF_EXTRACTOR = (
+    "kid_x1000",
+    "kid_x1000_std",
+    "kid_x1000_all",
+    "kid_x1000_person_std",
+    "fid",
+    "precision",
+    "recall",
+    "coverage",
+    "neighbour_coverage",
+)
+"""Short names of the figures that are taken with every extractor; those that begin with `id_` with every embedder."""
+
+HEADLINES = (
+    "kid_x1000",
+    "fid",
+    "neighbour_coverage",
+    "id_centred",
+    "id_recognised",
+    "expression_mouth",
+    "content",
+    "colour_shift",
+)
+"""Short names of the figures that a card shows."""
+
+
+def full_name(conditions: Conditions, metric: str, network: str | None = None) -> str:
+    """Return the full name of a figure under these conditions, of the leading network of its kind by default."""
+    if network is None and metric in OF_EXTRACTOR:
+        network = conditions.extractors[0]
+    elif network is None and metric.startswith("id_"):
+        network = conditions.embedders[0]
+    return metric_name(metric, network, conditions.n)
+
+
+def metric_name(metric: str, network: str | None, n: int) -> str:
+    """Return the full name of a figure: `kid_x1000/efficientnet-lite0@224-bilinear-antialias/n16`, `content/n16`."""
+    return "/".join(filter(None, (metric, network, f"n{n}")))
 
 
 def write_report(path: Path, report: EvalReport) -> None:
@@ -155,45 +250,88 @@ def read_report(path: Path) -> EvalReport:
     """Read `eval.json`.
 
     Raises:
-        DataError: If it is missing or not of this form.
+        DataError: If it is missing, of another format, or not of this form.
     """
+    mend = "Run: stylekit eval"
     try:
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and (version := content.get("format_version", 2)) != 2:
+            raise DataError(f"{path} has the figures of another stylekit (format {version}; this one reads format 2).", mend)
         return EvalReport.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}.", "Run: stylekit eval") from error
+        raise DataError(f"Cannot read {path}: {error.strerror}.", mend) from error
     except ValidationError as error:
-        raise DataError(f"{path} is not an evaluation: {error.errors()[0]['msg']}.", "Run: stylekit eval") from error
+        raise DataError(f"{path} is not an evaluation: {error.errors()[0]['msg']}.", mend) from error
+    except ValueError as error:
+        raise DataError(f"{path} is not an evaluation: {error}.", mend) from error
 
 
-_STYLE_COLUMNS = (
-    ("KIDx1000", "kid_x1000", ".1f"),
-    ("+-subsets", "kid_x1000_subset_std", ".1f"),
-    ("+-persons", "kid_x1000_person_std", ".1f"),
-    ("FID", "fid", ".1f"),
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    metric: str
+    form: str
+
+
+_DISTRIBUTION = (
+    _Column("KIDx1000", "kid_x1000", ".1f"),
+    _Column("FID", "fid", ".1f"),
+    _Column("precision", "precision", ".2f"),
+    _Column("recall", "recall", ".2f"),
+    _Column("coverage", "coverage", ".2f"),
+    _Column("variety", "neighbour_coverage", ".2f"),
 )
-_IDENTITY_COLUMNS = (
-    ("ID", "id_centred", ".3f"),
-    ("ID raw", "id_raw", ".3f"),
-    ("ID L2", "id_l2", ".3f"),
-    ("rank-1", "id_rank_1", ".2f"),
+_IDENTITY = (
+    _Column("ID", "id_centred", ".2f"),
+    _Column("recognised", "id_recognised", ".2f"),
+    _Column("rank-1", "id_rank_1", ".2f"),
+    _Column("ID raw", "id_raw", ".2f"),
+    _Column("ID L2", "id_l2", ".2f"),
 )
+_FACE = (
+    _Column("face found", "face_found", ".2f"),
+    _Column("eyes", "expression_eyes", ".3f"),
+    _Column("mouth", "expression_mouth", ".3f"),
+    _Column("gaze", "gaze", ".3f"),
+    _Column("pose", "pose_deg", ".1f"),
+)
+_PICTURE = (
+    _Column("content", "content", ".3f"),
+    _Column("colour", "colour_shift", ".1f"),
+    _Column("ITA", "ita_shift_deg", "+.1f"),
+    _Column("eye faults", "artefact_eyes", ".2f"),
+    _Column("mouth faults", "artefact_mouth", ".2f"),
+)
+
+
+def in_words(conditions: Conditions) -> str:
+    """Return the conditions as a headline says them."""
+    deviating = " (deviating)" if conditions.deviations else ""
+    return (
+        f"protocol {conditions.name}{deviating}: {conditions.n} held-out photographs of {conditions.persons} persons "
+        f"against {conditions.reference_n} cartoons, {conditions.size_px} px"
+    )
 
 
 def table(report: EvalReport) -> str:
     """Return the evaluation as plain text: the rows, the differences, what to know, and the paper's rows set apart."""
     conditions = report.protocol
-    lead, *others = conditions.extractors
     lines = [
-        f"{report.style}, step {conditions.checkpoint_step}, protocol {conditions.name}"
-        + (" (deviating)" if conditions.deviations else ""),
-        f"{conditions.n} held-out photographs of {conditions.persons} persons against {conditions.reference_n} cartoons, "
-        f"{conditions.size_px} px; ID on {conditions.embedder}",
-        *_block(report, lead, (*_STYLE_COLUMNS, *_IDENTITY_COLUMNS)),
-        *(line for other in others for line in _block(report, other, _STYLE_COLUMNS)),
+        f"{report.style}, step {report.network.step}, {in_words(conditions)}",
+        "95 % intervals over persons in brackets",
+    ]
+    for extractor in conditions.extractors:
+        lines += _block(report, f"Style, on {extractor}", _DISTRIBUTION, extractor)
+        delta = report.delta[extractor]
+        lines.append(f"stylized less photo: KIDx1000 {delta.kid_x1000:+.1f} [{delta.low:+.1f} {delta.high:+.1f}]")
+    for embedder in conditions.embedders:
+        lines += _block(report, f"Person, on {embedder}", _IDENTITY, embedder)
+    lines += _block(report, "Face, against the photograph", _FACE)
+    lines += _block(report, "Picture", _PICTURE)
+    lines += _skin_tones(report)
+    lines += [
         "",
-        *(f"deviates from {conditions.name}: {deviation}" for deviation in conditions.deviations),
-        *(f"note: {note}" for note in report.notes),
-        *(f"left out: {skipped.file}: {skipped.reason}" for skipped in report.skipped),
+        *_remarks(report),
         "",
         f"Published ({PAPER_PROTOCOL})",
         f"{'':<16}{'FID':>11}{'ID':>11}",
@@ -202,25 +340,100 @@ def table(report: EvalReport) -> str:
     return "\n".join(lines)
 
 
-def _block(report: EvalReport, extractor: str, columns: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Return the rows with KID and FID of one extractor, and how far stylized lies from photo."""
-    served = [use for use in report.protocol.trained_on if use.partition(":")[0] == extractor.partition("@")[0]]
-    delta = report.delta[extractor]
-    lines = [
-        "",
-        f"KID and FID on {extractor}" + (" (served in training)" if served else ""),
-        f"{'':<16}" + "".join(f"{heading:>11}" for heading, _, _ in columns),
+def _skin_tones(report: EvalReport) -> list[str]:
+    """Return the line of how far the stylized skin was lightened or darkened, by the photographs' skin tone."""
+    found = [f"{tone} {shift:+.1f} (n={count})" for tone, (shift, count) in report.by_tone("stylized").items()]
+    return [f"ITA by skin tone: {', '.join(found)}"] if found else []
+
+
+def shared_networks(reports: Sequence[EvalReport]) -> tuple[str, str]:
+    """Return the extractor and the embedder by which evaluations are compared: of those in all, one that served in no training.
+
+    Raises:
+        DataError: If they have no extractor, or no embedder, in common.
+    """
+    served = {use.partition(":")[0] for report in reports for use in report.network.trained_on}
+
+    def leading(kind: str, used: Sequence[Sequence[str]]) -> str:
+        everywhere = [label for label in used[0] if all(label in each for each in used)]
+        if not everywhere:
+            raise DataError(
+                f"The evaluations of {', '.join(report.run for report in reports)} have no {kind} in common.",
+                f"Measure all with one: stylekit eval --run RUN --{kind} NAME",
+            )
+        return min(everywhere, key=lambda label: label.partition("@")[0] in served)
+
+    return (
+        leading("extractor", [report.protocol.extractors for report in reports]),
+        leading("embedder", [report.protocol.embedders for report in reports]),
+    )
+
+
+def side_by_side(reports: Sequence[EvalReport]) -> str:
+    """Return the stylized rows of several evaluations, taken under one protocol, as one table of plain text.
+
+    Raises:
+        DataError: If they have no extractor, or no embedder, in common.
+    """
+    extractor, embedder = shared_networks(reports)
+    columns = [
+        (each, network)
+        for block, network in ((_DISTRIBUTION, extractor), (_IDENTITY, embedder))
+        for each in block
+        if each.metric in HEADLINES
     ]
-    for row in report.rows:
-        own = {metric: report.value(row, metric, extractor) for _, metric, _ in _STYLE_COLUMNS}
-        cells = (_cell(own.get(metric, report.value(row, metric)), form) for _, metric, form in columns)
-        lines.append(f"{row:<16}" + "".join(f"{cell:>11}" for cell in cells))
+    names = [f"{report.run}@{report.network.step}" for report in reports]
+    cells = [[_cell(report, "stylized", column, network) for column, network in columns] for report in reports]
+    lines = [["", *(column.heading for column, _ in columns)], *([name, *row] for name, row in zip(names, cells, strict=True))]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    remarks: dict[str, list[str]] = {}
+    for name, report in zip(names, reports, strict=True):
+        for remark in dict.fromkeys(_remarks(report)):
+            remarks.setdefault(remark, []).append(name)
+    deviating = [deviation for report in reports for deviation in report.protocol.deviations]
+    return "\n".join(
+        [
+            f"{reports[0].style}, {in_words(reports[0].protocol.model_copy(update={'deviations': deviating}))}",
+            f"Style on {extractor}, person on {embedder}; 95 % intervals over persons in brackets",
+            "",
+            *("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines),
+            "",
+            *(f"{'all' if whose == names else ', '.join(whose)}: {remark}" for remark, whose in remarks.items()),
+        ]
+    )
+
+
+def _remarks(report: EvalReport) -> list[str]:
+    """Return what is to be known of an evaluation's figures, one phrase each."""
     return [
-        *lines,
-        f"stylized less photo: KIDx1000 {delta.kid_x1000:+.1f}, paired over persons {delta.paired_mean_x1000:+.1f} +- "
-        f"{delta.paired_std_x1000:.1f} ({delta.paired_spreads:+.1f} spreads; {delta.photo_spreads:+.1f} of the photographs' own)",
+        *(f"deviates from {report.protocol.name}: {deviation}" for deviation in report.protocol.deviations),
+        *(f"note: {note}" for note in report.notes),
+        *(f"left out: {skipped.file}: {skipped.reason}" for skipped in report.skipped),
     ]
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _block(report: EvalReport, title: str, columns: Sequence[_Column], network: str | None = None) -> list[str]:
+    """Return the rows with some figures of one network, each with its interval; nothing where none was taken."""
+    shown = [each for each in columns if any(report.value(row, each.metric, network) is not None for row in report.rows)]
+    if not shown:
+        return []
+    served = [use for use in report.network.trained_on if use.partition(":")[0] == (network or "").partition("@")[0]]
+    cells = {row: [_cell(report, row, column, network) for column in shown] for row in report.rows}
+    widths = [max(len(column.heading), *(len(row[i]) for row in cells.values())) + 2 for i, column in enumerate(shown)]
+    lines = [[column.heading for column in shown], *cells.values()]
+    return [
+        "",
+        title + (" (served in training)" if served else ""),
+        *(
+            f"{name:<16}" + "".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+            for name, line in zip(("", *cells), lines, strict=True)
+        ),
+    ]
+
+
+def _cell(report: EvalReport, row: str, column: _Column, network: str | None) -> str:
+    value, interval = report.value(row, column.metric, network), report.interval(row, column.metric, network)
+    if value is None:
+        return "-"
+    shown, ends = f"{value:{column.form}}", [f"{end:{column.form}}" for end in interval or ()]
+    return f"{shown} [{' '.join(ends)}]" if set(ends) - {shown} else shown

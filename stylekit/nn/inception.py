@@ -2,11 +2,13 @@
 
 Restated from Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2015), with torchvision's parameter
 names, and with the pools of the TensorFlow graph as pytorch-fid found them: averages leave the padding out, and the last
-block's pool takes the maximum.
+block's pool takes the maximum. NVIDIA's TorchScript file of the same network is run as it is.
 """
 
 from __future__ import annotations
 
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -135,7 +137,22 @@ def _block_e(inputs: int, pool: Callable[[Tensor], Tensor]) -> _Block:
     return _Block(inputs, chains, pool, 192)
 
 
-class Inception2015(nn.Module):
+class Inception(nn.Module):
+    """The network up to its pooled features, in either form."""
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Return [N, 2048] globally averaged features of pictures [N, 3, 299, 299], in about [-1, 1]."""
+        raise NotImplementedError
+
+    def pooled(self, picture: Tensor) -> Tensor:
+        """Return [N, 2048] features of pictures [N, 3, H, W] in [-1, 1].
+
+        The picture is brought to 299 x 299 by plain bilinear resizing first, as pytorch-fid does, which aliases when it shrinks.
+        """
+        return self.trunk(F.interpolate(picture, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False))
+
+
+class Inception2015(Inception):
     """The trunk, and the layer of 1,008 classes, which the file has and the features do without."""
 
     def __init__(self) -> None:
@@ -158,12 +175,8 @@ class Inception2015(nn.Module):
         self.Mixed_7c = _block_e(2048, _maximum)
         self.fc = nn.Linear(FEATURES, _CLASSES)
 
-    def pooled(self, picture: Tensor) -> Tensor:
-        """Return [N, 2048] globally averaged features of pictures [N, 3, H, W] in [-1, 1].
-
-        The picture is brought to 299 x 299 by plain bilinear resizing first, as pytorch-fid does, which aliases when it shrinks.
-        """
-        x = F.interpolate(picture, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False)
+    def trunk(self, x: Tensor) -> Tensor:
+        """Return [N, 2048] globally averaged features of pictures [N, 3, 299, 299], in about [-1, 1]."""
         x = _reduce(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))
         x = _reduce(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))
         for name, block in self.named_children():
@@ -172,18 +185,57 @@ class Inception2015(nn.Module):
         return x.mean((2, 3))
 
 
-def load_inception_2015(path: Path) -> Inception2015:
-    """Read `pt_inception-2015-12-05-6726825d.pth` into a frozen network in eval mode.
+class ScriptedInception(Inception):
+    """NVIDIA's `inception-2015-12-05.pt`, of whose program only the layers are called, without its own resize.
+
+    The file's own call subtracts 128, divides by 128 and calls `layers`, as clean-fid does outside (`inception_torchscript.py`).
+    """
+
+    def __init__(self, program: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.layers = program.layers
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Return [N, 2048] globally averaged features of pictures [N, 3, 299, 299], in about [-1, 1]."""
+        return torch.as_tensor(self.layers(x)).reshape(len(x), FEATURES)
+
+
+def load_inception_2015(path: Path) -> Inception:
+    """Read `pt_inception-2015-12-05-6726825d.pth`, or NVIDIA's `inception-2015-12-05.pt`, into a frozen network in eval mode.
+
+    The second is a TorchScript program: its layers are run as they are, so it must come from a source that you trust.
 
     Raises:
-        AssetError: If the file is not that.
+        AssetError: If the file is neither.
     """
-    network = Inception2015()
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network = _scripted(path) if _is_torchscript(path) else _plain(path)
     except (OSError, EOFError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise AssetError(
-            f"{path} is not the Inception of 2015 ({str(error).splitlines()[0] if str(error) else type(error).__name__}).",
+            f"{path} is not the Inception of 2015 ({reason}).",
             "Run: stylekit assets add fid-features pt_inception-2015-12-05-6726825d.pth --name inception-2015",
         ) from error
     return network.requires_grad_(False).eval()
+
+
+def _plain(path: Path) -> Inception:
+    network = Inception2015()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network
+
+
+def _scripted(path: Path) -> Inception:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        network = ScriptedInception(torch.jit.load(path, map_location="cpu"))  # type: ignore[no-untyped-call]
+    with torch.inference_mode():
+        network.trunk(torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE))  # it says so itself if it gives other features
+    return network
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

@@ -181,17 +181,17 @@ def _published(style: str | Path) -> Path | None:
 
 
 def _find(style: str | Path, workspace: Workspace) -> tuple[Bundle | None, Path | None]:
-    """Return the bundle of a style, or the run to take the newest checkpoint from where it was trained since it was exported."""
+    """Return the bundle of a style, or its run where the bundle does not hold the checkpoint that stands for the run."""
     if (Path(style) / "checkpoints").is_dir() or (Path(style) / "meta.json").is_file():
         return None, Path(style)
-    from stylekit.engine.checkpoint import latest_checkpoint, newest_run
+    from stylekit.engine.checkpoint import WEIGHTS, chosen_checkpoint, describe_checkpoint, newest_run
 
     run = newest_run(workspace, str(style))
     if run is None or (Path(style) / STYLE_FILE).is_file():
         return load_style(style, workspace), None
     if (run / "bundle" / STYLE_FILE).is_file():
         bundle = load_style(run / "bundle")
-        if int(latest_checkpoint(run).name.removeprefix("step-")) <= bundle.style.training.steps:
+        if describe_checkpoint(chosen_checkpoint(run)).sha256[WEIGHTS] == bundle.style.training.checkpoint_sha256:
             return bundle, None
     return None, run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
@@ -145,21 +146,35 @@ def test_a_file_missing_from_an_installed_package_is_named(tmp_path: Path) -> No
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """Answers as a Hugging Face endpoint does for one small file."""
+    """Answers as a Hugging Face endpoint does for one small file and for one small repository."""
 
     content = b"weights from a hub" * 40
+    commit = "0" * 40
+    repository = ("README.md", "config.json", "model.safetensors", "pytorch_model.bin", "vocab.txt")
+
+    @property
+    def answer(self) -> bytes | None:
+        listing = {"id": "somebody/clip", "sha": self.commit, "siblings": [{"rfilename": name} for name in self.repository]}
+        tree = [{"type": "file", "path": name, "size": len(name), "oid": "0" * 40} for name in self.repository]
+        answers = {
+            "/somebody/networks/resolve/main/best.bin": self.content,
+            "/api/models/somebody/clip/revision/main": json.dumps(listing).encode(),
+            f"/api/models/somebody/clip/tree/{self.commit}": json.dumps(tree).encode(),
+            **{f"/somebody/clip/resolve/{self.commit}/{name}": name.encode() for name in self.repository},
+        }
+        return answers.get(self.path.partition("?")[0])
 
     def do_HEAD(self) -> None:
-        found = self.path == "/somebody/networks/resolve/main/best.bin"
-        self.send_response(200 if found else 404)
-        self.send_header("ETag", '"abc"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("Content-Length", str(len(self.content) if found else 0))
+        self.send_response(404 if self.answer is None else 200)
+        self.send_header("ETag", f'"{hash(self.path)}"')
+        self.send_header("X-Repo-Commit", self.commit)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.answer or b"")))
         self.end_headers()
 
     def do_GET(self) -> None:
         self.do_HEAD()
-        self.wfile.write(self.content)
+        self.wfile.write(self.answer or b"")
 
     def log_message(self, *args: object) -> None:
         pass
@@ -169,10 +184,14 @@ HUB_CHILD = """
 import sys
 from pathlib import Path
 from stylekit.assets import sources
-from stylekit.assets.catalogue import HuggingFaceFile
+from stylekit.assets.catalogue import HuggingFaceFile, HuggingFaceFolder
+folder = Path(sys.argv[2])
 try:
-    path = sources.download(HuggingFaceFile("somebody/networks", sys.argv[1]), Path(sys.argv[2]))
-    print(path.relative_to(sys.argv[2]), len(path.read_bytes()))
+    if sys.argv[1]:
+        path = sources.download(HuggingFaceFile("somebody/networks", sys.argv[1]), folder)
+        print(path.relative_to(folder), len(path.read_bytes()))
+    else:
+        sources.unpack(sources.download(HuggingFaceFolder("somebody/clip"), folder / "fetched"), (), folder / "into")
 except sources.SourceUnavailableError as error:
     print("unavailable:", error)
 """
@@ -198,6 +217,17 @@ def test_a_hub_file_comes_through_the_hubs_client_and_its_endpoint_setting(tmp_p
         assert ask_hub(endpoint, "best.bin", tmp_path) == f"best.bin {len(_Hub.content)}\n"
         assert ask_hub(endpoint, "none.bin", tmp_path).startswith("unavailable: hf:somebody/networks@main/none.bin")
         server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_hubs_folder_comes_without_what_is_pickled(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = ask_hub(f"http://127.0.0.1:{server.server_port}", "", tmp_path, HF_HUB_DISABLE_PROGRESS_BARS="1")
+        server.shutdown()
+    assert said == ""
+    wanted = ("config.json", "model.safetensors", "vocab.txt")
+    assert files_below(tmp_path / "into") == {name: name.encode() for name in wanted}
 
 
 def test_a_hub_told_to_stay_offline_is_unavailable(tmp_path: Path) -> None:

@@ -178,6 +178,17 @@ def test_the_card_names_what_a_reader_must_know() -> None:
     assert "Not measured" in card(make_style())
 
 
+def test_the_card_shows_the_headlines_with_their_intervals() -> None:
+    figures = {"kid_x1000/e/n14": 431.2, "kid_x1000_std/e/n14": 17.3, "content/n14": 0.35}
+    intervals = {"stylized": {"kid_x1000/e/n14": (400.06, 460.0), "kid_x1000_std/e/n14": (1.0, 2.0)}}
+    headlines = ("kid_x1000/e/n14", "content/n14", "gaze/n14")
+    rows = {"stylized": figures, "photo": {"content/n14": 0.0}}
+    text = card(make_style(metrics=Metrics(protocol={"n": 14}, rows=rows, intervals=intervals, headlines=headlines)))
+    assert "| kid_x1000/e/n14 | 431.2 [400, 460] | - |\n| content/n14 | 0.35 | 0 |\n\nIn brackets, 95 % intervals" in text
+    assert "kid_x1000_std" not in text
+    assert "gaze" not in text
+
+
 def test_the_licence_file_grants_only_what_was_granted() -> None:
     assert "SPDX-License-Identifier: CC0-1.0" in licence_notice(make_style(licence="CC0-1.0"))
     assert "all rights stay" in licence_notice(make_style())

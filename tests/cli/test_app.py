@@ -34,6 +34,7 @@ VERBS = [
     "export",
     "stylize",
     "publish",
+    "prefer",
     "recipe",
     "assets",
     "modelscope",

@@ -48,6 +48,7 @@ def test_run_folder_holds_exactly_what_it_should(workspace):
         "recipe.yaml",
         "env.json",
         "stats.jsonl",
+        "report.html",
         "samples/step-000003.jpg",
         "samples/step-000006.jpg",
     } | {f"checkpoints/step-{step:06d}/{name}" for step in (4, 6) for name in checkpoint}

@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from stylekit.bundle import Bundle, read_bundle
 from stylekit.bundle.weights import unpack_generator
+from stylekit.engine.checkpoint import WEIGHTS, chosen_checkpoint, describe_checkpoint
 from stylekit.errors import CheckpointError, ExportError, StylekitError, UsageError
 from stylekit.exporters import ExportReport, build, export, up_to_date
 from stylekit.exporters.torchscript import to_torchscript
 from stylekit.exporters.verify import MAX_LEVELS, measure, run_onnx, run_torchscript
 from stylekit.images import read_rgb
+from stylekit.metrics.report import read_report, write_report
 from stylekit.paths import Workspace
 from stylekit.stylizer import Stylizer
+from tests.engine.test_page import evaluated
 from tests.trained import CARTOONS, generator, half_graph, make_run, recipe
 
 SIZES = [(1, 64, 64), (2, 4, 132), (3, 100, 36), (1, 256, 256)]
@@ -181,6 +184,27 @@ def test_a_bundle_is_made_again_only_when_something_changed(tmp_path: Path) -> N
     assert (first.path / "style.json").stat().st_mtime_ns == written
     (run / "env.json").write_text('{"gpu": "a faster one"}')
     assert up_to_date(run, workspace=workspace).style.training.hardware == "a faster one"
+
+
+def test_figures_of_other_weights_are_left_out_and_the_log_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = Workspace(tmp_path)
+    run = make_run(workspace, made_by=recipe(export={"formats": ["safetensors"]}))
+    checkpoint = chosen_checkpoint(run)
+    evaluated(run, "0" * 64)
+    assert export(run, workspace=workspace).style.metrics is None
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "stylekit.exporters.build"]
+    step = describe_checkpoint(checkpoint).step
+    assert f"they are of other weights (step 7), and this is step {step}." in warning
+    assert f"Run: stylekit eval --run {checkpoint}" in warning
+    (run / "eval.json").rename(checkpoint / "eval.json")
+    report = read_report(checkpoint / "eval.json")
+    network = report.network.model_copy(update={"sha256": describe_checkpoint(checkpoint).sha256[WEIGHTS]})
+    write_report(checkpoint / "eval.json", report.model_copy(update={"network": network}))
+    caplog.clear()
+    metrics = export(checkpoint, workspace=workspace).style.metrics
+    assert metrics is not None
+    assert metrics.rows == report.rows
+    assert not [record for record in caplog.records if record.name == "stylekit.exporters.build"]
 
 
 @pytest.mark.parametrize("name", ["bundle", "bundle.zip"])

@@ -9,8 +9,8 @@ from stylekit.faces.arcface import ArcFaceEmbedder, arcface_matrix
 TEMPLATE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
 
 
-def network(path, side=112, features=512):
-    """Mean of each channel, times a fixed matrix: [N,3,side,side] -> [N,features]."""
+def network(path, side=112, features=512, first="n"):
+    """Mean of each channel, times a fixed matrix: [first,3,side,side] -> [first,features]."""
     weight = np.random.default_rng(0).normal(size=(3, features)).astype(np.float32)
     nodes = [
         helper.make_node("GlobalAveragePool", ["input.1"], ["mean"]),
@@ -20,8 +20,8 @@ def network(path, side=112, features=512):
     graph = helper.make_graph(
         nodes,
         "arcface",
-        [helper.make_tensor_value_info("input.1", TensorProto.FLOAT, ["n", 3, side, side])],
-        [helper.make_tensor_value_info("683", TensorProto.FLOAT, ["n", features])],
+        [helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [first, 3, side, side])],
+        [helper.make_tensor_value_info("683", TensorProto.FLOAT, [first, features])],
         [numpy_helper.from_array(weight, "weight")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
@@ -47,6 +47,24 @@ def test_the_crop_is_umeyamas():
 
     points = np.array([(300.5, 250.25), (400, 245), (352, 310), (310, 360), (395, 355.5)])
     np.testing.assert_allclose(arcface_matrix(points), SimilarityTransform.from_estimate(points, TEMPLATE).params[:2], atol=1e-9)
+
+
+@pytest.mark.parametrize("first", ["n", 1, 4])
+def test_many_faces_are_shown_at_once_or_as_many_as_the_graph_takes(tmp_path, monkeypatch, first):
+    network(tmp_path / "arcface.onnx", first=first)
+    embedder = ArcFaceEmbedder(tmp_path / "arcface.onnx")
+    pictures = list(np.random.default_rng(1).integers(0, 256, (18, 112, 112, 3), dtype=np.uint8))
+    one_by_one = np.concatenate([embedder.embed([picture], [TEMPLATE]) for picture in pictures])
+    shown, session = [], embedder._session
+
+    class Counted:
+        def run(self, outputs, inputs):
+            shown.append(len(inputs["input.1"]))
+            return session.run(outputs, inputs)
+
+    monkeypatch.setattr(embedder, "_session", Counted())
+    np.testing.assert_allclose(embedder.embed(pictures, [TEMPLATE] * 18), one_by_one, atol=1e-6)
+    assert shown == {"n": [16, 2], 1: [1] * 18, 4: [4] * 5}[first]
 
 
 def test_nothing_to_embed_gives_nothing(tmp_path):

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from stylekit.faces.align import face_matrix, template_points
+from stylekit.faces.landmarks import face_at
 
 
 def test_five_points_lie_on_eyes_nose_and_mouth(detector, face_mesh, portrait):
@@ -39,3 +40,21 @@ def test_aligned_crop_shows_the_face_where_the_template_wants_it(detector, face_
         matrix = face_matrix(five, "dctnet", 256)
         sides.append(five @ matrix[:, :2].T + matrix[:, 2])
     np.testing.assert_allclose(np.mean(sides, axis=0), template_points("dctnet", 256), atol=12)
+
+
+def test_the_mesh_finds_back_the_points_it_is_fitted_by(detector, face_mesh, starter_photos):
+    for name in ("soft-ui/team-1", "soft-ui/team-4", "tabler/male/34"):  # the second in profile
+        rgb = starter_photos[name]
+        face = detector.detect(rgb)[0]
+        five = face_mesh.mesh(rgb, face).landmarks_5
+        fitted = face_at(five)
+        assert fitted is not None
+        found = face_mesh.mesh(rgb, fitted)
+        assert found.presence > 0.9
+        assert 0.6 < fitted.size / face.size < 1.7
+        np.testing.assert_allclose(found.landmarks_5, five, atol=0.03 * fitted.size)
+
+
+def test_points_that_coincide_or_are_no_numbers_are_no_face():
+    assert face_at(np.full((5, 2), 7.0)) is None
+    assert face_at(np.full((5, 2), np.nan)) is None

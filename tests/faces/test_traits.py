@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stylekit.faces.finder import FoundFace, MeshFinder
 from stylekit.faces.landmarks import Mesh
-from stylekit.faces.traits import skin_tone, traits
+from stylekit.faces.traits import cheek_colour, skin_tone, traits, typology_angle
 
 # Told by eye. Profiles, a covered face and a toy are left out.
 GLASSES = [
@@ -100,3 +100,12 @@ def test_a_mesh_outside_the_picture_is_measured_without_an_error(spread):
     found = traits(np.full((64, 64, 3), 120, np.uint8), Mesh(points, 0.1, 0.5))
     assert np.isfinite(list(found.values())).all()
     assert (found == {}) == (spread == 0)
+
+
+def test_cheeks_are_measured_where_the_mesh_lies_not_where_the_picture_has_a_face(faces):
+    rgb, found = faces["soft-ui/brooke"]
+    colour = cheek_colour(rgb, found.mesh)
+    assert typology_angle(colour) == pytest.approx(measure(rgb, found)["ita_deg"])
+    blue = np.zeros_like(rgb) + np.array((0, 0, 255), np.uint8)
+    assert cheek_colour(blue, found.mesh) == pytest.approx((32.3, 79.2, -107.9), abs=0.2)
+    assert typology_angle(cheek_colour(blue, found.mesh)) is None

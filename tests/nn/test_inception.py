@@ -1,9 +1,11 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from stylekit.errors import AssetError
-from stylekit.nn.inception import Inception2015, load_inception_2015
+from stylekit.nn.inception import Inception2015, ScriptedInception, load_inception_2015
 
 # Of torchvision's inception_v3(num_classes=1008, aux_logits=False), as pytorch-fid's file names them.
 SHAPES = {
@@ -35,6 +37,7 @@ def test_has_the_published_parameters(state):
     assert sum(p.numel() for name, p in Inception2015().named_parameters() if not name.startswith("fc.")) == 21_785_568
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counted", [True, False])
 def test_reads_the_file_with_and_without_batch_counters(state, tmp_path, counted):
     stored = {name: value for name, value in state.items() if counted or not name.endswith("num_batches_tracked")}
@@ -48,6 +51,55 @@ def test_reads_the_file_with_and_without_batch_counters(state, tmp_path, counted
     assert features.shape == (2, 2048)
     assert torch.allclose(features, network.pooled(larger), atol=1e-5)
     assert not torch.allclose(features[0], features[1])
+
+
+class Published(torch.nn.Module):
+    """The form of NVIDIA's inception-2015-12-05.pt: a call that resizes and normalises, and `layers` behind it."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, stride=8), torch.nn.ReLU(), torch.nn.Conv2d(8, features, 1), torch.nn.AdaptiveAvgPool2d(1)
+        )
+
+    def forward(self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False):
+        x = F.interpolate(img.float(), (299, 299), mode="bilinear")
+        return self.layers((x - 128) / 128).reshape(-1, 2048)
+
+
+def publish(path, features=2048):
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.manual_seed(2)
+        module = Published(features).eval()
+        torch.jit.script(module).save(path)
+    return module
+
+
+def test_runs_the_layers_of_nvidias_file(tmp_path):
+    module = publish(tmp_path / "inception-2015-12-05.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = load_inception_2015(tmp_path / "inception-2015-12-05.pt")
+    assert isinstance(network, ScriptedInception)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    levels = torch.randint(0, 256, (2, 3, 299, 299), generator=torch.Generator().manual_seed(1)).float()
+    features = network.trunk((levels - 128) / 128)
+    assert features.shape == (2, 2048)
+    assert torch.allclose(features, module(levels, return_features=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["other layers", "no layers"])
+def test_another_program_is_refused_by_name(form, tmp_path):
+    path = tmp_path / "other.pt"
+    if form == "other layers":
+        publish(path, features=1000)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.script(torch.nn.ReLU()).save(path)
+    with pytest.raises(AssetError, match=r"other\.pt is not the Inception of 2015"):
+        load_inception_2015(path)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape", "garbage"])
