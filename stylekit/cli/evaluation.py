@@ -43,8 +43,10 @@ def evaluate(
     device: Device = None,
 ) -> Outcome:
     """Measure the style on the held-out photographs: style, person, expression, colour and faults, with the protocol named."""
+    from stylekit.evaluation.evaluate import SHEET_FILE, WORST_FILE, report_folder
     from stylekit.evaluation.evaluate import evaluate as measure
     from stylekit.metrics.report import table
+    from stylekit.paths import Workspace
 
     report = measure(
         run,
@@ -58,7 +60,9 @@ def evaluate(
         device=device,
         progress=console.progress(),
     )
-    return Outcome(report, table(report), console.PART_FAILED if report.skipped else 0)
+    folder = output or (report_folder(run) if run else Workspace().runs / report.run)
+    look = f"Look at {folder / SHEET_FILE}, the worst in {folder / WORST_FILE}, and all figures in {folder}"
+    return Outcome(report, f"{table(report)}\n\n{look}", console.PART_FAILED if report.skipped else 0)
 
 
 def compare(

@@ -62,15 +62,19 @@ def prefer(
     if result:
         known = find_study(names, questions=questions, pairs=pairs, photos_limit=photos_limit, seed=seed)
         if known is None:
-            raise UsageError("There is no study of these entries with these settings.", "Leave out --result to begin one.")
+            raise UsageError(
+                "There is no study of these entries with these settings.",
+                "Name the same --pairs, --question, --photos-limit and --seed as before, or leave out --result to begin one.",
+            )
         return _outcome(known)
     study = open_study(names, questions=questions, pairs=pairs, photos_limit=photos_limit, seed=seed, progress=console.progress())
     if export_pack is not None:
         from stylekit.preference.pack import export_pack as write_pack
 
         report = write_pack(study, export_pack)
-        text = f"{report.path}: {report.trials} choices, with a README for the rater\nThe key stays in {study}"
-        return Outcome(report, text)
+        lines = [f"{report.path}: {report.trials} choices, with a README for the rater", f"The key stays in {study}"]
+        left_out = _left_out(study)
+        return Outcome(report, "\n".join([*lines, *left_out]), console.PART_FAILED if left_out else 0)
     _serve(study, port, rater, open_page=not no_browser)
     return _outcome(study)
 
@@ -84,7 +88,8 @@ def _serve(study: Path, port: int, rater: str | None, open_page: bool) -> None:
     greeted = f"?{urlencode({'rater': rater_name(rater)})}" if rater else ""
     server = PreferenceServer(study, port=port)
     url = server.url + greeted
-    console.show_note(f"Choose at {url}\nVotes go to {study}. Stop with Ctrl-C: that shows the result.")
+    notes = [*_left_out(study), f"Choose at {url}", f"Votes go to {study}. Stop with Ctrl-C: that shows the result."]
+    console.show_note("\n".join(notes))
     if open_page:
         import webbrowser
 
@@ -97,6 +102,13 @@ def _outcome(study: Path, note: str = "", exit_code: int = 0) -> Outcome:
 
     found = write_result(study)
     return Outcome(found, "\n".join(line for line in (note, table(found), f"{study / RESULT}") if line), exit_code)
+
+
+def _left_out(study: Path) -> list[str]:
+    """Return a line for each picture that the study does without, and why."""
+    from stylekit.preference.study import read_study
+
+    return list(console.unreadable({each.file: each.reason for each in read_study(study).skipped}, "left out"))
 
 
 def _import(file: Path, rater: str, kind: Literal["person", "model"]) -> Outcome:

@@ -203,3 +203,13 @@ def test_the_command_serves_until_ctrl_c_and_then_shows_the_result(
     assert "?rater=Ada+B" in shown.err
     assert "Raters: 1 person" in shown.out
     assert run(["prefer", "flat", "loud", "--no-browser", "--rater", "a/b"]) == 2
+
+
+def test_pictures_that_a_folder_lacks_are_named_and_the_rest_goes_on(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace.root / "loud" / "2.png").unlink()
+    assert run(["prefer", "flat", "loud", "--export-pack", "pack"]) == 3
+    said = capsys.readouterr().out
+    assert "left out: cropped/2.png: " in said
+    assert said.count("left out") == 1
