@@ -382,6 +382,11 @@ def side_by_side(reports: Sequence[EvalReport]) -> str:
         for each in block
         if each.metric in HEADLINES
     ]
+    columns += [
+        (_Column(f"KIDx1000 on {other.partition('@')[0]}", "kid_x1000", ".1f"), other)
+        for other in reports[0].protocol.extractors
+        if other != extractor and all(other in report.protocol.extractors for report in reports)
+    ]
     names = [f"{report.run}@{report.network.step}" for report in reports]
     cells = [[_cell(report, "stylized", column, network) for column, network in columns] for report in reports]
     lines = [["", *(column.heading for column, _ in columns)], *([name, *row] for name, row in zip(names, cells, strict=True))]

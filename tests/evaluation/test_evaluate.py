@@ -445,6 +445,9 @@ def test_several_evaluations_of_one_protocol_make_one_table(measured, tmp_path, 
     lines = side_by_side(read_reports(files)).splitlines()
     assert lines[4].split()[:2] == ["00000-blobs-dctnet@12", f"{report.value('stylized', 'kid_x1000'):.1f}"]
     assert lines[5].split()[:2] == ["00007-other@12", f"{2 * report.value('stylized', 'kid_x1000'):.1f}"]
+    second = report.protocol.extractors[1]
+    assert lines[3].endswith(f"KIDx1000 on {second.partition('@')[0]}")
+    assert f"  {report.value('stylized', 'kid_x1000', second):.1f} [" in lines[4]
     write_report(files[1], report.model_copy(update={"protocol": report.protocol.model_copy(update={"name": "own-v2"})}))
     assert run_command(["compare", *map(str, files)]) == 1
 
