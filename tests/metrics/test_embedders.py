@@ -45,6 +45,7 @@ def test_the_recipe_and_the_catalogue_know_every_embedder():
     assert set(EMBEDDERS) == set(assets.ROLES["identity"])
 
 
+@pytest.mark.slow
 def test_embeds_the_face_that_the_points_show_as_the_network_was_trained_to(mobilefacenet):
     """Against skimage's own fit and warp, and the network fed by hand, in BGR."""
     pictures, points = faces(3)
@@ -76,6 +77,7 @@ def test_the_number_of_pictures_at_once_changes_nothing(mobilefacenet):
     np.testing.assert_allclose(embedder.embed(pictures, points), alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_gauge_gives_the_embeddings_and_its_key_follows_the_weights(mobilefacenet, tmp_path):
     pictures, points = faces(2)
     gauge = IdentityGauge(*load_embedder("mobilefacenet"))

@@ -113,6 +113,7 @@ def test_features_that_are_not_finite_name_row_network_and_picture_and_are_not_k
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_batches_are_in_memory_one_at_a_time(tmp_path):
     alive = []
     most = []
