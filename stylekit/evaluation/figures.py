@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stylekit.metrics import artefacts, colour, expression
 from stylekit.metrics.fid import fid, fid_over_persons
 from stylekit.metrics.identity import Identity, disagreements, identity
-from stylekit.metrics.kid import kid, kid_all, kid_over_persons
+from stylekit.metrics.kid import kid, kid_over_persons
 from stylekit.metrics.manifold import manifold, neighbour_coverage
 from stylekit.metrics.measure import Arrays
 from stylekit.metrics.persons import Resampling, interval_of
@@ -113,8 +113,8 @@ def row_figures(row: Arrays, by: Yardstick) -> RowFigures:
 def _distances(filled: _Row, row: Arrays, label: str, by: Yardstick) -> None:
     reference, own = by.reference[f"features/{label}"], row[f"features/{label}"]
     mean, deviation = kid(reference, own, by.subsets, by.seed, device=by.device)
-    every = kid_all(reference, own, device=by.device)
-    draws = kid_over_persons(reference, own, by.resampling, device=by.device)
+    kids = kid_over_persons(reference, own, by.resampling.with_everyone(), device=by.device)
+    every, draws = float(kids[0]), kids[1:]
     filled.figures.kids[label] = every, draws
     filled.put("kid_x1000", mean * KID_SCALE, _scaled(interval_of(draws, mean)), label)
     filled.put("kid_x1000_std", deviation * KID_SCALE, network=label)
