@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,faces,gen,tensorboard$(NODE)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cpu,faces,gen,tensorboard$(NODE)]'
 	touch $@
 
 scale: $(INSTALLED)

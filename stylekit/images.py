@@ -195,8 +195,12 @@ def to_tensor(rgb: Rgb) -> torch.Tensor:
     """Turn RGB uint8 [H, W, 3] or [N, H, W, 3] into float32 [N, 3, H, W] in [-1, 1]."""
     import torch
 
-    batch = torch.from_numpy(np.ascontiguousarray(rgb if rgb.ndim == 4 else rgb[None]))
-    return batch.permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
+    return from_levels(torch.from_numpy(np.ascontiguousarray(rgb if rgb.ndim == 4 else rgb[None])))
+
+
+def from_levels(levels: torch.Tensor) -> torch.Tensor:
+    """Turn RGB uint8 [N, H, W, 3], on any device, into float32 [N, 3, H, W] in [-1, 1] there."""
+    return levels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
 
 
 def to_rgb(tensor: torch.Tensor) -> Rgb:

@@ -170,9 +170,10 @@ def check(recipe: Recipe, *, workspace: Workspace | None = None, resume: bool = 
     Raises:
         StylekitError: As `train` does, of what can be known beforehand.
     """
-    run = newest_run(workspace or Workspace(), recipe.style) if resume else None
+    workspace = workspace or Workspace()
+    run = newest_run(workspace, recipe.style) if resume else None
     if run is None or not is_over(run, recipe.train, read_meta(latest_checkpoint(run)).step):
-        import_module(_ENGINES[recipe.train.engine]).check(recipe, device=device, resume=resume)
+        import_module(_ENGINES[recipe.train.engine]).check(recipe, workspace=workspace, device=device, resume=resume)
 
 
 def train(

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer.main
 
 from stylekit.modelscope.runtime.process import missing_packages
-from stylekit.paths import home
+from stylekit.paths import home, sha256_bytes
+
+if TYPE_CHECKING:
+    from stylekit.images import Rgb
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's second thread, kept from a busy core, is else waited for in a loop
+
+_FACES: dict[tuple[Any, ...], list[Any]] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from walking through every imported module again and again, here and in every test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,6 +73,57 @@ def measured_apart(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path, 
         folder = tmp_path_factory.mktemp("measured")
         patch.setattr("stylekit.metrics.measure.home", lambda: folder)
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_built_once() -> Generator[None, None, None]:
+    """Build the tree of commands once: a command line of a test costs a twentieth of a second without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="module")
+def faces_found_once() -> Generator[None, None, None]:
+    """Look for faces once in each picture, whichever test shows it again: where there is none, sixty views are looked at."""
+    from stylekit.faces.detect import PHOTO_THRESHOLD, Face, FaceDetector
+
+    look = FaceDetector.detect
+
+    def detect(self: FaceDetector, rgb: Rgb, threshold: float = PHOTO_THRESHOLD) -> list[Face]:
+        key = (rgb.shape, sha256_bytes(rgb.tobytes()), threshold)
+        if key not in _FACES:
+            _FACES[key] = look(self, rgb, threshold)
+        return list(_FACES[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FaceDetector, "detect", detect)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported_once(faces_found_once: None) -> Generator[None, None, None]:
+    """Trace `trained.generator` once, and compare each file with the network that it was made of once."""
+    from stylekit.exporters import build
+    from stylekit.exporters.verify import Parity
+    from tests.trained import half_graph, is_generator
+
+    trace, compare = build.to_onnx, build._compare
+    parities: dict[tuple[str, ...], Parity] = {}
+
+    def to_onnx(module: Any, *, half: bool) -> bytes:
+        return half_graph() if half and is_generator(module) else trace(module, half=half)
+
+    def compared(kind: Any, data: bytes, loaded: Any, style: Any) -> Parity:
+        key = (kind, sha256_bytes(data), loaded.sha256, str(loaded.recipe.train.size))
+        if key not in parities:
+            parities[key] = compare(kind, data, loaded, style)
+        return parities[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "to_onnx", to_onnx)
+        patch.setattr(build, "_compare", compared)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -61,16 +61,18 @@ class Shell:
         return "\n".join(lines[place:])
 
 
+pytestmark = pytest.mark.usefixtures("faces_found_once")
+
+
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path, capsys)
 
 
-@pytest.fixture
-def pictures(tmp_path: Path, asset_home: Path) -> Path:
-    """One portrait, and every kind of file that gives no face."""
-    folder = tmp_path / "mixed"
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, asset_home: Path) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
     portrait = read_rgb(fetch("astronaut"))
     write_image(folder / "good.png", portrait)
     write_image(folder / "cut.jpg", portrait)
@@ -79,6 +81,12 @@ def pictures(tmp_path: Path, asset_home: Path) -> Path:
     write_image(folder / "wall.png", np.full((90, 120, 3), 120, np.uint8))
     (folder / "text.jpg").write_text("not a picture")
     return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, drawn: Path) -> Path:
+    """One portrait, and every kind of file that gives no face."""
+    return shutil.copytree(drawn, tmp_path / "mixed")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ ROOT = Path(stylekit.__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md", "work_dirs/README.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES}
+COMMAND = typer.main.get_command(app)
 CHEAP = ("doctor", "recipe cp", "recipe show", "recipe validate", "recipe ls", "assets ls", "--help")
 SECTIONS = ("photos", "generate", "align", "train", "eval", "export", "stylize", "publish")
 
@@ -56,7 +57,7 @@ def lines_of(program: str) -> list[tuple[str, str]]:
 
 def is_name(line: str) -> bool:
     """Tell whether a piece of code only names a command, such as `stylekit align`, which would need an argument."""
-    command = typer.main.get_command(app)
+    command = COMMAND
     for word in line.split()[1:]:
         command = command.commands.get(word) if isinstance(command, TyperGroup) else None
     return command is not None and line.startswith("stylekit ")
@@ -82,7 +83,7 @@ def check(line: str) -> None:
     if arguments[-1] == "--help":
         assert arguments == ["--help"] or is_name(" ".join(["stylekit", *arguments[:-1]]))
         return
-    parse(typer.main.get_command(app), "stylekit", arguments)
+    parse(COMMAND, "stylekit", arguments)
     changes = [value for flag, value in pairwise(arguments) if flag == "--set"]
     parse_recipe("style: x", changes)
 

@@ -42,6 +42,7 @@ LAYERS = (
     ("hubs",),
     ("modelscope",),
     ("pipeline", "doctor"),
+    ("speed",),
     ("cli", "__main__"),
 )
 HEIGHT = {part: height for height, row in enumerate(LAYERS) for part in row}

@@ -129,15 +129,15 @@ PERMISSIONS = """
 import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[2], 8))
-import torch
-from safetensors.torch import save_file
-from stylekit.paths import Workspace, atomic_folder, atomic_write_bytes
+import numpy as np
+from safetensors.numpy import save_file
+from stylekit.paths import atomic_folder, atomic_write_bytes
 root = Path(sys.argv[1])
 (root / "plain").open("w").close()
 (root / "plain folder").mkdir()
 atomic_write_bytes(root / "atomic", b"")
 with atomic_folder(root / "atomic folder") as folder:
-    save_file({"x": torch.zeros(1)}, folder / "weights.safetensors")
+    save_file({"x": np.zeros(1)}, folder / "weights.safetensors")
     (folder / "private").touch(0o600)
     (folder / "program").touch(0o755)
     (folder / "read-only").touch(0o444)

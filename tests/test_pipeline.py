@@ -28,16 +28,18 @@ from tests.trained import make_run
 from tests.trained import recipe as trained_recipe
 
 SMALL = (
-    "generate.count=12",
+    "generate.count=8",
     "generate.size=256",
     "train.network.width=8",
     "train.network.blocks=1",
     "train.size=64",
-    "train.batch_size=4",
+    "train.batch_size=2",
     "train.max_steps=2",
     "train.save_every=1",
     "train.eval_every=0",
     "eval.subsets=5",
+    "eval.extractors=[efficientnet-lite0]",
+    "export.formats=[safetensors]",
     "photos.eval_fraction=0.3",
     "align.size=128",
 )
@@ -48,7 +50,7 @@ STAGES = ["gen-data", "align", "train", "eval", "export", "publish"]
 def portraits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("portraits") / "selfies"
     folder.mkdir()
-    for photo in list_images(fetch("starter-photos"))[8:32]:
+    for photo in list_images(fetch("starter-photos"))[8:24]:
         (folder / photo.name).write_bytes(photo.read_bytes())
     return folder
 
@@ -209,7 +211,10 @@ def test_the_engine_is_asked_first_and_about_nothing_that_is_finished(done, tmp_
         run(longer, workspace=workspace, device="cpu", checked=lambda: asked.append("made"))
     with pytest.raises(DataError, match="not here"):
         run(recipe, workspace=Workspace(tmp_path), device="cpu", checked=lambda: asked.append("made"))
-    assert asked == [{"device": "cpu", "resume": True}, {"device": "cpu", "resume": False}]
+    assert asked == [
+        {"workspace": workspace, "device": "cpu", "resume": True},
+        {"workspace": Workspace(tmp_path), "device": "cpu", "resume": False},
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

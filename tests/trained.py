@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from stylekit.config.schema import Recipe
 from stylekit.data.manifest import Generation, ManifestLine, write_manifest
 from stylekit.engine.checkpoint import META, STATE, WEIGHTS, AssetUse, Meta
 from stylekit.exporters.onnx_graph import to_onnx
 from stylekit.images import write_image
+from stylekit.nn.generators import AnyGenerator
 from stylekit.nn.unet import Generator
 from stylekit.paths import Workspace, sha256_file
 
@@ -47,7 +49,13 @@ def half_graph() -> bytes:
     return to_onnx(generator(), half=True)
 
 
-def make_run(workspace: Workspace, step: int = 7, made_by: Recipe | None = None, network: Generator | None = None) -> Path:
+def is_generator(module: nn.Module) -> bool:
+    """Tell whether a network is that of `generator`, with weights rounded to float16 or not."""
+    own, other = generator().state_dict(), module.state_dict()
+    return own.keys() == other.keys() and all(torch.equal(own[name].half(), other[name].half()) for name in own)
+
+
+def make_run(workspace: Workspace, step: int = 7, made_by: Recipe | None = None, network: AnyGenerator | None = None) -> Path:
     """Write a run of style `pop-art` with one checkpoint, and the data sets it was trained with; return the run."""
     made_by = made_by or recipe()
     network = network or generator()

@@ -36,6 +36,7 @@ class BundledNetwork(NetworkRecipe):
     Attributes:
         weights: safetensors file; its tensors are named as in `stylekit.nn`.
         onnx: ONNX file, input `photo`, output `stylized`, any N, H and W, clipping left to the caller.
+        onnx_int8: ONNX file of the same network with its deepest convolutions in 8 bits; draws a little differently.
         torchscript: TorchScript file of the same network.
         size: Crop side in pixels that it was trained at.
         template: How faces were aligned for it.
@@ -43,6 +44,7 @@ class BundledNetwork(NetworkRecipe):
 
     weights: FileName
     onnx: FileName | None = None
+    onnx_int8: FileName | None = None
     torchscript: FileName | None = None
     size: Annotated[int, Field(ge=32, le=1024)]
     template: str
@@ -229,7 +231,7 @@ def _check(path: Path, read: Callable[[str], bytes]) -> Bundle:
         if sha256_bytes(files[name]) != digest:
             raise ExportError(f"{path}: {name} is not the file that style.json describes.", "Export or fetch the style again.")
     for network in (style.networks.face, style.networks.background):
-        wanted = (network.weights, network.onnx, network.torchscript) if network else ()
+        wanted = (network.weights, network.onnx, network.onnx_int8, network.torchscript) if network else ()
         if missing := [name for name in wanted if name is not None and name not in files]:
             raise ExportError(
                 f"{path}: style.json names {missing[0]} but has no digest of it.", "Export or fetch the style again."

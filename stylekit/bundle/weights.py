@@ -11,7 +11,7 @@ from torch import nn
 
 from stylekit.bundle.style import Bundle, BundledNetwork
 from stylekit.errors import ExportError
-from stylekit.nn.unet import Generator
+from stylekit.nn.generators import AnyGenerator, make_generator
 
 
 def pack_weights(module: nn.Module, dtype: torch.dtype, metadata: Mapping[str, str]) -> bytes:
@@ -20,13 +20,13 @@ def pack_weights(module: nn.Module, dtype: torch.dtype, metadata: Mapping[str, s
     return save(tensors, dict(metadata))
 
 
-def unpack_generator(bundle: Bundle, network: BundledNetwork) -> nn.Module:
+def unpack_generator(bundle: Bundle, network: BundledNetwork) -> AnyGenerator:
     """Return a network of a bundle as a float32 module in eval mode, on the CPU.
 
     Raises:
         ExportError: If the weights do not fit the network that `style.json` describes.
     """
-    module = Generator(network.width, network.blocks)
+    module = make_generator(network)
     try:
         module.load_state_dict({name: tensor.float() for name, tensor in load(bundle.files[network.weights]).items()})
     except (SafetensorError, RuntimeError, ValueError) as error:

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from stylekit import __version__
 from stylekit.cli import (
     assets,
+    bench,
     console,
     data,
     evaluation,
@@ -74,6 +75,7 @@ for verb in (
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(assets.app, name="assets")
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 app.add_typer(modelscope.app, name="modelscope")
 
 
@@ -142,4 +144,6 @@ def _fail(message: str, hint: str, exit_code: int, as_json: bool) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
+    # Read by torch's OpenMP when it loads: its threads sleep when they wait, in place of keeping a core from ours (`nn.cpu`).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run())

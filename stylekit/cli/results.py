@@ -21,7 +21,9 @@ def export(
     run: Run = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="NAME", help="onnx, safetensors, torchscript or modelscope; may be repeated."),
+        typer.Option(
+            "--format", metavar="NAME", help="onnx, onnx-int8, safetensors, torchscript or modelscope; may be repeated."
+        ),
     ] = None,
     output: Output = None,
     faces: Annotated[
@@ -39,7 +41,7 @@ def export(
         run or style, formats=cast("list[Format] | None", formats), output=output, faces=faces, progress=console.progress()
     )
     lines = [
-        f"{kind}: at most {parity.max_levels:.3g} of 255 levels from the trained network"
+        f"{kind}: at most {parity.max_levels:.3g}, on average {parity.mean_levels:.2g} of 255 levels from the trained network"
         for kind, parity in report.parity.items()
     ]
     if report.modelscope is None or report.modelscope.path != report.path:
@@ -68,20 +70,21 @@ def stylize(
     file_format: Annotated[Literal["png", "jpg", "webp"], typer.Option("--format", help="Of the files in a folder.")] = "png",
     quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="For jpg and webp.")] = 92,
     device: Device = None,
+    fast: Annotated[bool, typer.Option("--fast", help="On a CPU: in 8 bits, where the style has that and it is faster.")] = False,
 ) -> Outcome:
     """Stylize pictures."""
     if engine == "modelscope":
         from stylekit.modelscope.portrait import stylize as draw
 
-        if mode == "face" or size or strength is not None:
+        if mode == "face" or size or strength is not None or fast:
             raise UsageError(
                 "Upstream's pipeline draws whole pictures at sizes of its own, in full strength.",
-                "Leave out --mode, --size and --strength.",
+                "Leave out --mode, --size, --strength and --fast.",
             )
     else:
         from stylekit.stylizer import stylize
 
-        draw = partial(stylize, mode=mode, size=size, strength=strength)
+        draw = partial(stylize, mode=mode, size=size, strength=strength, fast=fast)
     report = draw(
         inputs,
         style=style,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,7 +24,7 @@ from stylekit.cli.options import (
     keep_recipe,
     overrides,
 )
-from stylekit.config.load import UNSIGNED, UPSTREAM_CHANGES, UPSTREAM_ENGINE_CHANGES, load_recipe
+from stylekit.config.load import STUDENT_CHANGES, UNSIGNED, UPSTREAM_CHANGES, UPSTREAM_ENGINE_CHANGES, load_recipe
 from stylekit.errors import UsageError
 from stylekit.paths import Workspace, slug
 
@@ -46,9 +47,21 @@ def train(
             help="A run, bundle, .pb, model folder or modelscope:NAME to start from; a TensorFlow checkpoint goes on.",
         ),
     ] = None,
+    student_of: Annotated[
+        str | None,
+        typer.Option("--student-of", metavar="RUN", help="Train a small network to draw what a run, bundle or style draws."),
+    ] = None,
     max_steps: MaxSteps = None,
     batch_size: BatchSize = None,
     mixed_precision: MixedPrecision = None,
+    low_vram: Annotated[
+        bool | None,
+        typer.Option("--low-vram/--no-low-vram", help="Train in less memory, slower, with the same result."),
+    ] = None,
+    compiled: Annotated[
+        Literal["auto", "no", "reduce-overhead"] | None,
+        typer.Option("--compile", help="torch.compile: on CUDA, never, or on CUDA with graphs."),
+    ] = None,
     device: Device = None,
     seed: Seed = None,
     resume: Resume = False,
@@ -76,6 +89,8 @@ def train(
         "train.max_steps": max_steps,
         "train.batch_size": batch_size,
         "train.mixed_precision": mixed_precision,
+        "train.low_vram": low_vram,
+        "train.compile": compiled,
         "train.eval_every": eval_every,
         "train.patience": patience,
         "train.report_to": report_to,
@@ -90,6 +105,13 @@ def train(
         stopped = run_to_resume(choose_recipe(name, (), workspace).style, workspace)
         recipe = load_recipe(stopped / "recipe.yaml", changes, workspace)
     else:
+        if student_of:
+            from stylekit.engine.teacher import find_teacher
+
+            teacher = find_teacher(student_of, workspace)
+            name = name or teacher.style
+            taught = f"train.student_of={json.dumps(teacher.source)}"
+            changes = [*teacher.inherits, *STUDENT_CHANGES, taught, *changes]
         if cartoons and choose_recipe(name, (), workspace).generate.engine != "folder":
             changes = [*UNSIGNED, *changes]
         if engine == "modelscope":
@@ -98,7 +120,8 @@ def train(
             changes = [*UPSTREAM_CHANGES, *changes]
         recipe = choose_recipe(name, changes, workspace)
         if init and recipe.train.preset != "upstream":
-            from stylekit.engine.start import find_start, network_of
+            from stylekit.engine.start import find_start
+            from stylekit.nn.generators import network_of
 
             network = network_of(find_start(init).weights.generator)  # as large as what it starts from, unless told otherwise
             recipe = choose_recipe(name, [f"train.network={network.model_dump_json()}", *changes], workspace)
@@ -111,7 +134,7 @@ def train(
 
     check(recipe, workspace=workspace, resume=resume, device=device)
     prepare(recipe, workspace=workspace, progress=console.progress())
-    keep_recipe(recipe, workspace)
+    keep_recipe(recipe if recipe.train.student_of is None else choose_recipe(recipe.style, (), workspace), workspace)
     report = train_style(recipe, workspace=workspace, resume=resume, device=device, progress=console.progress())
     lines = [f"{recipe.style}: {report.step} steps in {report.run}, {report.train_s / 60:.1f} minutes of training"]
     if report.ended_early:

@@ -28,8 +28,33 @@ OTHER_ENGINE = ("generate.model=null", "generate.revision=null", "generate.lora=
 UPSTREAM_CHANGES = tuple(f"train.{key}={json.dumps(value)}" for key, value in UPSTREAM.items())
 """Changes that make any recipe fit for preset `upstream`: asked for on a command line, the preset outranks the recipe."""
 
-UPSTREAM_ENGINE_CHANGES = (*UPSTREAM_CHANGES, "train.mixed_precision=no", "train.content={network: auto, layers: []}")
+UPSTREAM_ENGINE_CHANGES = (
+    *UPSTREAM_CHANGES,
+    "train.mixed_precision=no",
+    "train.content={network: auto, layers: []}",
+    "train.share_fake=null",
+    "train.cache_photo_features=false",
+    "train.low_vram=false",
+    "train.compile=auto",
+    "train.allow_tf32=true",
+)
 """The same for upstream's own trainer."""
+
+STUDENT_CHANGES = (
+    "train.method=student",
+    "train.preset=default",
+    "train.init=null",
+    "train.network={arch: unet-lite}",
+    "train.learning_rate=0.001",
+    "train.superpixels=off",
+    "train.loss={lambda_surface: 0, lambda_texture: 0, lambda_content: 0.06, lambda_tv: 0, lambda_identity: 0, "
+    "lambda_palette: 0, lambda_projected: 0}",
+    "train.warm_start=identity",
+    "train.warm_start_steps=0",
+    "train.share_fake=null",
+    "train.cache_photo_features=false",
+)
+"""Changes that make a style's recipe one for a student of its network."""
 
 _HERE = Workspace()
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")

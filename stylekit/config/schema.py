@@ -6,6 +6,7 @@ the run, the checkpoint and the export, and equals itself when read back.
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -99,13 +100,15 @@ class AlignRecipe(_Section):
 
 
 class NetworkRecipe(_Section):
-    """The generator's size."""
+    """The generator and its size."""
 
-    arch: Literal["unet"] = "unet"
+    arch: Literal["unet", "unet-lite"] = Field("unet", description="`unet-lite` is the one for phones and browsers.")
     width: Annotated[int, Field(ge=4, le=256)] = Field(
-        32, description="Channels at full resolution; doubled twice on the way down."
+        32, description="Channels: of the unet at full resolution, doubled twice on the way down; of the unet-lite at a quarter."
     )
-    blocks: Annotated[int, Field(ge=0, le=16)] = Field(4, description="Residual blocks at a quarter of the resolution.")
+    blocks: Annotated[int, Field(ge=0, le=16)] = Field(
+        4, description="Residual blocks at the lowest resolution: a quarter in the unet, an eighth in the unet-lite."
+    )
 
 
 def _vgg_layers(*repeats: int) -> tuple[str, ...]:
@@ -169,7 +172,9 @@ class LossRecipe(_Section):
 class TrainRecipe(_Section):
     """How the network is trained."""
 
-    method: Literal["dctnet", "template"] = "dctnet"
+    method: Literal["dctnet", "student", "template"] = Field(
+        "dctnet", description="`student` learns to draw what `student_of` draws."
+    )
     engine: Literal["torch", "modelscope"] = Field(
         "torch", description="`modelscope` runs upstream's own trainer on TensorFlow, which implies preset `upstream`."
     )
@@ -180,6 +185,9 @@ class TrainRecipe(_Section):
         "folder of ModelScope, or one of the published styles (`modelscope:3d`). To go on with a training, with Adam's moments: "
         "a TensorFlow checkpoint (`tf_ckpts/model-299999`), whose steps count towards max_steps.",
     )
+    student_of: str | None = Field(
+        None, description="student: whose pictures it learns to draw; a run, a checkpoint, a style bundle or whatever init takes."
+    )
     network: NetworkRecipe = NetworkRecipe()
     content: ContentRecipe = ContentRecipe()
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=8)] = Field(256, description="Picture side in training.")
@@ -188,6 +196,9 @@ class TrainRecipe(_Section):
     superpixels: Literal["stylized", "photo", "off"] = Field(
         "stylized",
         description="Content target beside the photo: superpixels of the result (every step), of the photo (once), or none.",
+    )
+    superpixel_engine: Literal["auto", "scikit-image"] = Field(
+        "auto", description="Who finds the superpixels of the result: `auto` is the fastest there is on the device."
     )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(2e-4, description="Adam, betas 0.5 and 0.99, constant.")
     loss: LossRecipe = LossRecipe()
@@ -202,7 +213,27 @@ class TrainRecipe(_Section):
         10_000, description="Half-life of the generator's running mean, in pictures; 0 switches it off."
     )
     gradient_clip: NonNegative = Field(0.0, description="Largest gradient norm; 0 does not clip.")
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    share_fake: bool | None = Field(
+        None,
+        description="Whether the discriminators learn from the result that the generator's own update saw, instead of a fresh "
+        "one; null: in preset default they do, in upstream they do not.",
+    )
+    cache_photo_features: bool = Field(
+        False,
+        description="Keep what the content network sees in each photograph instead of looking again; needs photographs that are "
+        "neither zoomed nor turned.",
+    )
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field(
+        "no", description="Of the networks on a GPU; losses and guided filters stay in float32."
+    )
+    allow_tf32: bool = Field(True, description="NVIDIA GPUs compute float32 convolutions with 10 bits of mantissa (TF32).")
+    compile: Literal["auto", "no", "reduce-overhead"] = Field(
+        "auto",
+        description="torch.compile; `auto` compiles on CUDA, where Triton can, and `reduce-overhead` adds CUDA graphs.",
+    )
+    low_vram: bool = Field(
+        False, description="Send the batch through the large networks in parts and compute them again for the gradient."
+    )
     log_every: Count = 50
     sample_every: Count = 500
     save_every: Count = 1000
@@ -218,19 +249,34 @@ class TrainRecipe(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _upstream_where_nothing_else_is_said(cls, data: Any) -> Any:
-        """Fill in what the preset fixes, also over the defaults of this schema that a written recipe spells out."""
+    def _usual_where_nothing_else_is_said(cls, data: Any) -> Any:
+        """Fill in that a student has no superpixels; and what the preset fixes, also over defaults that a recipe spells out."""
         if not isinstance(data, dict):
             return data
         if data.get("engine") == "modelscope" and data.get("preset") in (None, "default"):
             data = data | {"preset": "upstream"}
         if data.get("preset") != "upstream":
-            return data
+            return {"superpixels": "off"} | data if data.get("method") == "student" else data
         try:
-            said = cls.model_validate(data | {"engine": "torch", "preset": "default"})
+            said = cls.model_validate(data | {"engine": "torch", "preset": "default", "cache_photo_features": False})
         except ValidationError:
             return data  # what is wrong is found again, and named, in the fields themselves
         return data | _instead_of(cls().model_dump(), said.model_dump(), UPSTREAM)
+
+    @model_validator(mode="after")
+    def _a_student_has_a_teacher(self) -> TrainRecipe:
+        if self.method == "student" and self.preset == "upstream":
+            raise ValueError("preset upstream knows no students", "Leave train.preset out.")
+        if (self.method == "student") != (self.student_of is not None):
+            lacking = "method" if self.student_of else "student_of"
+            raise ValueError(
+                f"a student has a teacher, and {lacking} does not say so",
+                "Use stylekit train --student-of RUN, which sets both.",
+            )
+        if self.method == "student" and (found := _unknown(_STUDENT, self.model_dump())):
+            key, value, known = found
+            raise ValueError(f"method student knows no {key} {value}", f"Set train.{key} to {json.dumps(known[0])}.")
+        return self
 
     @model_validator(mode="after")
     def _upstream_is_fixed(self) -> TrainRecipe:
@@ -241,18 +287,27 @@ class TrainRecipe(_Section):
         return self
 
     @model_validator(mode="after")
+    def _photographs_come_back_as_they_were(self) -> TrainRecipe:
+        if self.cache_photo_features and (self.augment.scale != (1.0, 1.0) or self.augment.rotate_deg):
+            raise ValueError(
+                "cache_photo_features needs photographs that are neither zoomed nor turned",
+                "Set train.augment.scale to [1, 1] and train.augment.rotate_deg to 0, or leave train.cache_photo_features out.",
+            )
+        return self
+
+    @property
+    def shares_fake(self) -> bool:
+        """What `share_fake` comes to."""
+        return self.preset == "default" if self.share_fake is None else self.share_fake
+
+    @model_validator(mode="after")
     def _what_upstreams_trainer_can_do(self) -> TrainRecipe:
-        if self.engine == "modelscope":
-            asked = self.model_dump()
-            for key, *known in _MODELSCOPE:
-                value = asked
-                for part in key.split("."):
-                    value = value[part]
-                if value not in known:
-                    raise ValueError(
-                        f"engine modelscope knows no {key} {value if isinstance(value, str) else list(value)}",
-                        f"Leave train.{key} out, or set train.engine to torch.",
-                    )
+        if self.engine == "modelscope" and (found := _unknown(_MODELSCOPE, self.model_dump())):
+            key, value, _ = found
+            raise ValueError(
+                f"engine modelscope knows no {key} {list(value) if isinstance(value, tuple) else value}",
+                f"Leave train.{key} out, or set train.engine to torch.",
+            )
         return self
 
 
@@ -272,9 +327,33 @@ UPSTREAM: dict[str, Any] = {
 _MODELSCOPE: tuple[tuple[Any, ...], ...] = (
     ("method", "dctnet"),
     ("mixed_precision", "no"),
+    ("share_fake", None, False),
+    ("cache_photo_features", False),
+    ("low_vram", False),
+    ("compile", "auto"),
+    ("allow_tf32", True),
     ("content.network", "auto", "vgg19-caffe"),
     ("content.layers", (), ("conv4_4",)),
 )
+
+# What a student has no use for, and the value that says so.
+_STUDENT: tuple[tuple[Any, ...], ...] = (
+    ("superpixels", "off"),
+    ("warm_start_steps", 0),
+    ("share_fake", None),
+    ("cache_photo_features", False),
+)
+
+
+def _unknown(table: tuple[tuple[Any, ...], ...], said: dict[str, Any]) -> tuple[str, Any, list[Any]] | None:
+    """Return the first dotted key of a table that is said to be none of the values behind it: key, value, and those values."""
+    for key, *known in table:
+        value: Any = said
+        for part in key.split("."):
+            value = value[part]
+        if value not in known:
+            return key, value, known
+    return None
 
 
 def _instead_of(usual: Any, said: Any, fixed: Any) -> Any:
@@ -321,7 +400,7 @@ class EvalRecipe(_Section):
 class ExportRecipe(_Section):
     """What is written for use elsewhere."""
 
-    formats: tuple[Literal["onnx", "safetensors", "torchscript", "modelscope"], ...] = ("onnx", "safetensors")
+    formats: tuple[Literal["onnx", "onnx-int8", "safetensors", "torchscript", "modelscope"], ...] = ("onnx", "safetensors")
 
 
 class StylizeRecipe(_Section):

@@ -1,4 +1,4 @@
-"""Decoded pictures on disk: rows of bytes in one file, written on first use and read back without decoding.
+"""Decoded pictures, or what was computed from them, on disk: rows of bytes in one file, written on first use.
 
 Nothing of it is kept in memory: rows are read with `pread`, so a set of any size costs only what the system's own file cache
 can spare.
@@ -50,11 +50,21 @@ class RowCache:
         key: What the rows depend on; another key is another file.
         count: Rows there are.
         row_bytes: Bytes of a row.
+        what: What happens again and again where nothing can be kept, for the log.
     """
 
-    def __init__(self, folder: Path, key: str, count: int, row_bytes: int, *, instead: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        count: int,
+        row_bytes: int,
+        *,
+        instead: Path | None = None,
+        what: str = "Pictures are decoded",
+    ) -> None:
         self.path = folder / f"{key}{_SUFFIX}"
-        self._count, self._row_bytes = count, row_bytes
+        self._count, self._row_bytes, self._what = count, row_bytes, what
         self._start = -(-count * _MARK_BYTES // 4096) * 4096
         self._seek = threading.Lock()
         self._file: int | None = None
@@ -83,7 +93,7 @@ class RowCache:
         there = self.path.stat().st_blocks * 512 if self.path.exists() and hasattr(os.stat_result, "st_blocks") else 0
         if shutil.disk_usage(folder).free + there < length + _RESERVE_BYTES:
             needed = f"{(length + _RESERVE_BYTES) / 1e9:.0f} GB free"
-            _LOG.warning("Pictures are decoded anew each time: a cache of them in %s would need %s.", folder, needed)
+            _LOG.warning("%s anew each time: a cache of them in %s would need %s.", self._what, folder, needed)
             return
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         try:
@@ -98,7 +108,7 @@ class RowCache:
         self._file = file
 
     def _warn(self, error: OSError) -> None:
-        _LOG.warning("Pictures are decoded anew each time: %s cannot be written (%s).", self.path, error.strerror or error)
+        _LOG.warning("%s anew each time: %s cannot be written (%s).", self._what, self.path, error.strerror or error)
 
     def get(self, index: int) -> NDArray[np.uint8] | None:
         """Return a row, [row_bytes], or None if it was not put there or is not whole."""
@@ -120,7 +130,8 @@ class RowCache:
             self._write(index * _MARK_BYTES, struct.pack("<II", len(data), zlib.crc32(data)))
         except OSError as error:
             file, self._file = self._file, None  # left open: another thread may be reading from it
-            _LOG.warning("Pictures are decoded anew from here on: %s cannot be written (%s).", self.path, error.strerror or error)
+            reason = error.strerror or error
+            _LOG.warning("%s anew from here on: %s cannot be written (%s).", self._what, self.path, reason)
             with contextlib.suppress(OSError):
                 os.ftruncate(file, 0)  # gives the disk back to the checkpoints
                 self.path.unlink()

@@ -169,6 +169,21 @@ class PictureSet:
             self._disk.put(index, picture)
         return picture
 
+    def cache_of(self, what: str, key: str, rows: int, row_bytes: int) -> RowCache:
+        """Open the cache file of something that is computed from these pictures, beside that of the pictures.
+
+        Args:
+            what: What is computed, in a word; the name of its folder.
+            key: What it depends on beside the pictures.
+            rows: Rows there are.
+            row_bytes: Bytes of each.
+        """
+        folder, instead = _cache_folders(self.files[0])
+        name = key_of((what, key, self._key()))
+        at_home = instead.with_name(f"{instead.name}-{what}")
+        beside = at_home if folder == instead else folder / what
+        return RowCache(beside, name, rows, row_bytes, instead=at_home, what=f"{what.capitalize()} are computed")
+
     def batch(self, indices: Sequence[int], pool: ThreadPoolExecutor | None = None) -> NDArray[np.uint8]:
         """Return the pictures at `indices`, [N, size, size, C]."""
         return np.stack(list(pool.map(self.__getitem__, indices) if pool else map(self.__getitem__, indices)))

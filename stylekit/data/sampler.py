@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 # One stream of random numbers for each use, so that adding one never shifts another.
 STREAMS = ("photo", "cartoon", "augment_photo", "augment_cartoon", "method", "init")
@@ -34,16 +35,23 @@ class EndlessSampler:
         if not 0 < batch_size <= count:
             raise ValueError(f"a batch of {batch_size} cannot be drawn from {count} pictures")
         self.count, self.batch_size, self.seed, self.stream, self.epochs = count, batch_size, seed, stream, epochs
+        self._order: tuple[int, Tensor] | None = None
+
+    def _permutation(self, epoch: int) -> Tensor:
+        order = self._order
+        if order is None or order[0] != epoch:
+            order = epoch, torch.randperm(self.count, generator=generator_for(self.seed, self.stream, epoch))
+            self._order = order
+        return order[1]
 
     def indices(self, step: int) -> list[int]:
         """Return the indices of the batch of `step`, counted from 0."""
         if not self.epochs:
-            shuffled: list[int] = torch.randperm(self.count, generator=generator_for(self.seed, self.stream, step)).tolist()
-            return shuffled[: self.batch_size]
+            shuffled = torch.randperm(self.count, generator=generator_for(self.seed, self.stream, step))
+            return shuffled[: self.batch_size].tolist()
         first = step * self.batch_size
         found: list[int] = []
         while len(found) < self.batch_size:
             epoch, offset = divmod(first + len(found), self.count)
-            order = torch.randperm(self.count, generator=generator_for(self.seed, self.stream, epoch)).tolist()
-            found += order[offset : offset + self.batch_size - len(found)]
+            found += self._permutation(epoch)[offset : offset + self.batch_size - len(found)].tolist()
         return found

@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-from itertools import repeat
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.segmentation import slic
 from torch import Tensor
 
-SEGMENTS = 200
-COMPACTNESS = 10.0
-SIGMA = 1.0
+from stylekit.data import slic, slic_torch
+from stylekit.data.slic import COMPACTNESS, SEGMENTS, SIGMA
+from stylekit.images import to_rgb, to_tensor
+from stylekit.nn.cpu import can_compile, in_parallel
+
+Engine = Literal["auto", "scikit-image"]
+
+# Its scatters had no least and greatest of 64-bit integers before torch 2.13, and its memory is the processor's anyway.
+ON_CPU = ("cpu", "mps")
 
 
-def superpixel(picture: NDArray[np.float32], segments: int = SEGMENTS) -> NDArray[np.float32]:
-    """Paint each SLIC region of a picture with its mean colour.
-
-    The arguments are those of ModelScope's `simple_superpixel`: 200 segments, sigma 1, compactness 10, Lab, labels from 1.
-
-    Args:
-        picture: [H, W, 3] float32, in about [-1, 1].
-        segments: Regions to aim for.
-
-    Returns:
-        [H, W, 3] float32.
-    """
-    labels = slic(
-        picture, n_segments=segments, sigma=SIGMA, compactness=COMPACTNESS, convert2lab=True, start_label=1, channel_axis=-1
-    )
-    flat = labels.ravel()
-    counts = np.maximum(np.bincount(flat), 1)
-    means = [np.bincount(flat, weights=picture[..., c].ravel()) / counts for c in range(3)]
-    return np.stack([m[flat] for m in means], -1).reshape(picture.shape).astype(np.float32)
-
-
-def superpixels(batch: Tensor, executor: Executor | None = None, *, bgr: bool = False, segments: int = SEGMENTS) -> Tensor:
+def superpixels(batch: Tensor, *, bgr: bool = False, segments: int = SEGMENTS, engine: Engine = "auto") -> Tensor:
     """Superpixel pictures of a batch, without gradient.
 
+    The regions are those of ModelScope's `simple_superpixel`: 200 segments, sigma 1, compactness 10, Lab. `auto` finds them with
+    compiled loops on the CPU (scikit-image where numba is not installed) and with tensor operations, whose few differences
+    `slic_torch` names, on a GPU, without leaving it.
+
     Args:
-        batch: [N, 3, H, W] RGB in about [-1, 1].
-        executor: Where the pictures are worked on in parallel; None works one after another.
+        batch: [N, 3, H, W] RGB in about [-1, 1]. A picture with a value that is not finite comes out as NaN.
         bgr: Give SLIC the channels in B, G, R order, as upstream does although its Lab conversion assumes RGB.
         segments: Regions to aim for.
+        engine: `scikit-image` has the regions found by that package, whatever the device.
+
+    Returns:
+        [N, 3, H, W] of the batch's kind and device.
     """
-    source = batch.detach().float().flip(1) if bgr else batch.detach().float()
-    pictures = list(source.permute(0, 2, 3, 1).cpu().numpy())
-    worked = executor.map(superpixel, pictures, repeat(segments)) if executor else map(superpixel, pictures, repeat(segments))
-    result = torch.from_numpy(np.stack(list(worked))).permute(0, 3, 1, 2)
-    return (result.flip(1) if bgr else result).to(batch)
+    pictures = batch.detach().float()
+    seen = pictures.flip(1) if bgr else pictures
+    if engine == "auto" and batch.device.type not in ON_CPU:
+        return slic_torch.region_means(pictures, slic_torch.regions_of(seen, segments)).to(batch)
+    arrays = seen.contiguous().cpu().numpy()
+    if engine == "auto" and can_compile():
+        painted = slic.region_means(pictures.contiguous().cpu().numpy(), slic.labels_of(arrays, segments))
+        return torch.from_numpy(painted).to(batch)
+    regions = torch.from_numpy(_labels_of_scikit_image(arrays, segments)).to(batch.device)
+    return slic_torch.region_means(pictures, regions).to(batch)
+
+
+def _labels_of_scikit_image(pictures: NDArray[np.float32], segments: int) -> NDArray[np.int64]:
+    from skimage.segmentation import slic as slic_of_scikit_image
+
+    count, _, height, width = pictures.shape
+    labels = np.zeros((count, height, width), np.int64)
+
+    def work(first: int, end: int) -> None:
+        for i in range(first, end):
+            if np.isfinite(np.ptp(pictures[i])):
+                labels[i] = slic_of_scikit_image(
+                    pictures[i], segments, COMPACTNESS, sigma=SIGMA, convert2lab=True, start_label=0, channel_axis=0
+                )
+
+    in_parallel(work, count)
+    return labels
 
 
 def superpixel_of_photo(picture: NDArray[np.uint8], segments: int = SEGMENTS) -> NDArray[np.uint8]:
     """Superpixel picture of an 8-bit photograph [H, W, 3]."""
-    painted = superpixel(picture.astype(np.float32) / 127.5 - 1, segments)
-    levels: NDArray[np.uint8] = np.clip(np.rint((painted + 1) * 127.5), 0, 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = to_rgb(superpixels(to_tensor(picture), segments=segments))[0]
     return levels

@@ -29,6 +29,7 @@ from stylekit.config.schema import Recipe
 from stylekit.errors import CheckpointError, RecipeError
 from stylekit.methods.base import Method, build_generator
 from stylekit.nn.ema import Ema
+from stylekit.nn.generators import AnyGenerator
 from stylekit.paths import Workspace, atomic_folder, atomic_write_text, remove_partials, sha256_file
 
 WEIGHTS, STATE, META = "weights.safetensors", "state.pt", "meta.json"
@@ -72,7 +73,7 @@ class LoadedGenerator:
         meta: Everything else the checkpoint says.
     """
 
-    module: nn.Module
+    module: AnyGenerator
     recipe: Recipe
     step: int
     sha256: str

@@ -38,6 +38,7 @@ class Evaluation(BaseModel):
         id_centred: Mean centred cosine of the person's face before and after.
         id_recognised: How often the nearest photograph is of the same person, among that one's and 14 of strangers.
         neighbour_coverage: How much of the cartoons the pictures take after (`metrics.manifold`), by the leading extractor.
+        teacher_levels: Of a student, the mean absolute difference from its teacher's pictures, in 8-bit levels.
         kids_x1000: KID by every extractor, times 1000.
         extractor: The leading one, resize included.
         embedder: What ID was taken with.
@@ -59,6 +60,7 @@ class Evaluation(BaseModel):
     id_centred: float = Field(alias="metric/id_centred")
     id_recognised: float = Field(alias="metric/id_recognised")
     neighbour_coverage: float = Field(alias="metric/neighbour_coverage")
+    teacher_levels: float | None = Field(None, alias="metric/teacher_levels")
     kids_x1000: dict[str, float]
     extractor: str
     embedder: str
@@ -73,7 +75,11 @@ class Evaluation(BaseModel):
 
     def metrics(self) -> dict[str, float]:
         """Return the figures by the names they have in the file."""
-        return {name: value for name, value in self.model_dump().items() if name.startswith("metric/")}
+        return {name: value for name, value in self.model_dump(exclude_none=True).items() if name.startswith("metric/")}
+
+    def line(self) -> str:
+        """Return it as one line of the file."""
+        return self.model_dump_json(exclude_none=True) + "\n"
 
 
 @dataclass(frozen=True)
@@ -129,14 +135,14 @@ def read_evaluations(run: Path) -> list[Evaluation]:
 def add_evaluation(run: Path, evaluation: Evaluation) -> None:
     """Append one line."""
     with (run / EVALS_FILE).open("a", encoding="utf-8") as stream:
-        stream.write(evaluation.model_dump_json() + "\n")
+        stream.write(evaluation.line())
 
 
 def drop_evaluations_after(run: Path, step: int) -> None:
     """Leave the evaluations up to a step, of a run that goes on from there."""
     file = run / EVALS_FILE
     if file.is_file():
-        kept = [evaluation.model_dump_json() + "\n" for evaluation in read_evaluations(run) if evaluation.step <= step]
+        kept = [evaluation.line() for evaluation in read_evaluations(run) if evaluation.step <= step]
         atomic_write_text(file, "".join(kept))
 
 

@@ -13,7 +13,7 @@ from stylekit.engine.checkpoint import AVERAGE, STATE, WEIGHTS, part_of, read_me
 from stylekit.errors import CheckpointError
 from stylekit.modelscope.graph.weights import DISCRIMINATORS, Arrays, TrainingWeights, training_arrays, training_weights_from
 from stylekit.nn.discriminator import PatchDiscriminator
-from stylekit.nn.unet import Generator
+from stylekit.nn.generators import make_generator
 
 
 def native_state(
@@ -51,7 +51,7 @@ def tf_arrays(checkpoint: Path) -> Arrays:
     weights = load_file(checkpoint / WEIGHTS)
     states: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     size = meta.recipe.train.network
-    generator = Generator(size.width, size.blocks)
+    generator = make_generator(size)
     discriminators = {name: PatchDiscriminator(n, size.width) for name, n in zip(DISCRIMINATORS, (1, 3), strict=True)}
     try:
         for name, network in {"generator": generator, **discriminators}.items():

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stylekit.engine.checkpoint import checkpoint_folders
@@ -56,9 +57,11 @@ class TrainingLog:
 
     def _means(self) -> dict[str, float]:
         sums: dict[str, list[float]] = {}
+        values = [value for _, losses in self._pending for value in losses.values()]
+        numbers = iter(torch.stack(values).tolist() if values else ())  # one wait for the device, not one for each loss
         for step, losses in self._pending:
-            for name, value in losses.items():
-                number = float(value)
+            for name in losses:
+                number = next(numbers)
                 if not math.isfinite(number):
                     raise diverged(f"{name} became {number} at step {step}.", self._file.parent)
                 sums.setdefault(name, []).append(number)

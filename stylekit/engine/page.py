@@ -29,11 +29,13 @@ from stylekit.engine.checkpoint import (
 )
 from stylekit.engine.evaluations import Evaluation, read_evaluations, standing
 from stylekit.engine.preview import read_sample_sheet, stylize_batch
+from stylekit.engine.teacher import TEACHER_FILE, TeacherRecord, read_teacher
 from stylekit.errors import DataError, StylekitError
 from stylekit.images import Rgb, resize
 from stylekit.metrics.glossary import GLOSSARY
 from stylekit.metrics.pictures import PictureTable, Verdict, read_pictures, worst_pictures
 from stylekit.metrics.report import HEADLINES, EvalReport, read_report
+from stylekit.nn.generators import multiplications, parameters
 from stylekit.pages.charts import Dot, Point, curve, dots, signed, thinned
 from stylekit.pages.document import Document, Section, paragraphs, table, tiles
 from stylekit.pages.pictures import Frame, Pair, before_after, film, side_by_side
@@ -67,6 +69,7 @@ _LOSSES = {
     "texture": "the generator against the discriminator of gray pictures",
     "g_projected": "the generator against the projected discriminators",
     "d_projected": "the projected discriminators",
+    "difference": "mean absolute difference from the teacher's pictures, of a range of 2",
     "warm_start": "repeating the photograph, at the start",
 }
 
@@ -92,6 +95,7 @@ class _Run:
     stats: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     report: EvalReport | None = None
+    teacher: TeacherRecord | None = None
     pictures: PictureTable | None = None
     samples: dict[int, list[tuple[Rgb, Rgb]]] = field(default_factory=dict)
     sets: list[SetReport] = field(default_factory=list)
@@ -146,6 +150,7 @@ def render_run(run: Path) -> str:
     sections = [
         Section("film", "How the drawing formed", _film(found)),
         Section("measured", "How good it is", _measured(found)),
+        Section("teacher", "Beside its teacher", _beside_teacher(found)),
         Section("pictures", "The best and the worst", _best_and_worst(found, pairs)),
         Section("curves", "How it learned", _curves(found)),
         Section("data", "What it learned from", _data(found)),
@@ -186,6 +191,7 @@ def _read(folder: Path) -> _Run:
     found.stats, damaged = _read_stats(folder / "stats.jsonl")
     if damaged:
         found.problems.append(f"stats.jsonl has {damaged} damaged line{'s' * (damaged > 1)}.")
+    found.teacher = found.attempt(TEACHER_FILE, lambda: read_teacher(folder))
     found.evaluations = found.attempt("evals.jsonl", lambda: read_evaluations(folder)) or []
     if (folder / "eval.json").is_file():
         found.report = found.attempt("eval.json", lambda: read_report(folder / "eval.json"))
@@ -430,6 +436,36 @@ def _measured(found: _Run) -> str:
 {paragraphs([*deviations, *report.notes, *left_out])}
 {more}
 <details><summary>All figures as a table</summary>{_all_figures(report)}</details>"""
+
+
+def _beside_teacher(found: _Run) -> str:
+    teacher = found.teacher
+    if teacher is None or found.recipe is None:
+        return ""
+    own = found.recipe.train.network
+    step = found.chosen.step if found.chosen else 0
+    chosen = next((each for each in reversed(found.evaluations) if each.step == step), None)
+    rows: list[tuple[str, ...]] = []
+    conditions = ""
+    if teacher.evaluation is not None and chosen is not None and chosen.conditions == teacher.evaluation.conditions:
+        conditions = (
+            "Both measured on the same people, held out of training; "
+            f"KID x1000 on {chosen.extractor}, likeness on {chosen.embedder}."
+        )
+        pair = (teacher.evaluation.metrics(), chosen.metrics())
+        rows = [
+            (GLOSSARY[name].title, *(signed(format(each[f"metric/{name}"], GLOSSARY[name].form)) for each in pair))
+            for name in ("kid_relative", "kid_x1000", "id_centred", "id_recognised")
+        ]
+        rows.append(("difference from the teacher's pictures, levels of 255", "0", f"{chosen.teacher_levels:.1f}"))
+    networks = (teacher.network, own)
+    rows += [
+        ("network", *(f"{each.arch}, width {each.width}, {each.blocks} blocks" for each in networks)),
+        ("weights in float16, MB", *(f"{2e-6 * parameters(each):.2f}" for each in networks)),
+        ("multiplications at 256x256, billions", *(f"{1e-9 * multiplications(each):.2f}" for each in networks)),
+    ]
+    return f"""{paragraphs([conditions], "conditions") if conditions else ""}
+{table(("what", "teacher", f"student, step {step:,}"), rows, "Teacher and student")}"""
 
 
 def _values(report: EvalReport, metric: str) -> dict[str, float]:

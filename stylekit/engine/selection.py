@@ -181,6 +181,7 @@ class HeldOut:
         assets: The frozen networks of the training, by role.
         workspace: Where the data sets lie.
         device: Where the networks run.
+        teacher: Of a student, the network that it learns from; its pictures of these photographs are kept to compare with.
 
     Attributes:
         protocol: The protocol that fits the photographs.
@@ -192,7 +193,14 @@ class HeldOut:
         StylekitError: If there is nothing to measure with: too few photographs, no aligned ones, no weights.
     """
 
-    def __init__(self, recipe: Recipe, assets: Mapping[str, AssetUse], workspace: Workspace, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        assets: Mapping[str, AssetUse],
+        workspace: Workspace,
+        device: torch.device,
+        teacher: nn.Module | None = None,
+    ) -> None:
         folder = photo_set(recipe.photos.source, workspace)
         self.protocol = fitting_protocol(folder)
         trained_on, held_out = read_photographs(folder, self.protocol)
@@ -210,6 +218,7 @@ class HeldOut:
             self._reference = cartoons.measure(self._features, "reference")
             photo = self._photos.measure([*self._features, self._identity], "photo")
             known = others.measure([self._identity], "photo")["embedding/dlib-resnet"]
+            self._taught = None if teacher is None else stylize_batch(teacher, self._inputs).astype(np.int16)
         self._faces = photo["embedding/dlib-resnet"]
         self._centre = known.mean(axis=0, dtype=np.float64)
         resampling = Resampling(self._photos.persons, self.protocol.resamples, self.protocol.seed)
@@ -239,6 +248,7 @@ class HeldOut:
             stylized = stylize_batch(network, self._inputs)
             pictures = np.stack([resize(picture, (self.protocol.size, self.protocol.size)) for picture in stylized])
             found = replace(self._photos, pictures=pictures).measure_now([*self._features, self._identity])
+        away = None if self._taught is None else float(np.abs(stylized - self._taught).mean())
         features = self._of_extractors(found)
         kid = self._photo_kid.relative(features)
         low, high = kid.intervals[self.extractor]
@@ -257,6 +267,7 @@ class HeldOut:
             id_centred=likeness.centred,
             id_recognised=likeness.recognised,
             neighbour_coverage=covered,
+            teacher_levels=away,
             kids_x1000={name: value * _SCALE for name, value in kid.kids.items()},
             extractor=self.extractor,
             embedder=self.embedder,
@@ -265,7 +276,9 @@ class HeldOut:
         )
 
 
-def open_held_out(meta: Meta, workspace: Workspace, device: torch.device, run: Path | None = None) -> HeldOut | None:
+def open_held_out(
+    meta: Meta, workspace: Workspace, device: torch.device, run: Path | None = None, teacher: nn.Module | None = None
+) -> HeldOut | None:
     """Return what measures the held-out photographs; None where nothing is to be measured, or can be.
 
     That it cannot be is said in the log, as a warning where the recipe asks for evaluations otherwise than by default.
@@ -275,6 +288,7 @@ def open_held_out(meta: Meta, workspace: Workspace, device: torch.device, run: P
         workspace: Where the data sets lie.
         device: Where the networks run.
         run: The run that goes on.
+        teacher: Of a student, the network that it learns from.
     """
     recipe, train = meta.recipe, meta.recipe.train
     told = read_evaluations(run) if run else []
@@ -282,7 +296,7 @@ def open_held_out(meta: Meta, workspace: Workspace, device: torch.device, run: P
     if not train.eval_every or (finished and (not told or told[-1].step >= meta.step)):
         return None
     try:
-        return HeldOut(recipe, meta.assets, workspace, device)
+        return HeldOut(recipe, meta.assets, workspace, device, teacher)
     except StylekitError as missing:
         asked_for = train.patience > 0 or train.eval_every != TrainRecipe.model_fields["eval_every"].default
         level = logging.WARNING if asked_for else logging.INFO
@@ -374,7 +388,7 @@ class Selection:
 
     def _say(self, evaluation: Evaluation) -> None:
         _LOG.info(
-            "Step %d: KID %.2f of the photographs' (%.2f to %.2f), x1000 %.1f, ID %.2f, recognised %.0f%%%s",
+            "Step %d: KID %.2f of the photographs' (%.2f to %.2f), x1000 %.1f, ID %.2f, recognised %.0f%%%s%s",
             evaluation.step,
             evaluation.kid_relative,
             evaluation.kid_relative_low,
@@ -382,6 +396,7 @@ class Selection:
             evaluation.kid_x1000,
             evaluation.id_centred,
             100 * evaluation.id_recognised,
+            "" if evaluation.teacher_levels is None else f", {evaluation.teacher_levels:.1f} levels from its teacher",
             f"; {verdict}" if (verdict := self._verdict(evaluation)) else "",
         )
         stale, noticed = self._standing.stale, self._standing.noticed

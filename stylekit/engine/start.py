@@ -15,14 +15,14 @@ from torch import nn
 from stylekit.assets import find_style, modelscope_style, names_style
 from stylekit.bundle.style import STYLE_FILE, read_bundle
 from stylekit.bundle.weights import unpack_generator
-from stylekit.config.schema import NetworkRecipe, Recipe
+from stylekit.config.schema import Recipe
 from stylekit.engine.checkpoint import META, latest_checkpoint, load_generator, load_optimizer, unwrap
 from stylekit.errors import CheckpointError, MissingPartError, TrainingError, UsageError
 from stylekit.methods.base import Method
 from stylekit.modelscope.graph.frozen import read_frozen
 from stylekit.modelscope.graph.weights import TrainingWeights, generator_from, training_weights_from
 from stylekit.modelscope.runtime.checkpoints import checkpoint_prefix, read_checkpoint
-from stylekit.nn.unet import Generator
+from stylekit.nn.generators import network_of
 
 HEAD_GRAPH, CHECKPOINTS, CONFIGURATION = "cartoon_h.pb", "tf_ckpts", "configuration.json"
 
@@ -71,10 +71,11 @@ def read_start(recipe: Recipe, counted: int | None = None) -> Start | None:
         start = replace(start, step=counted)
     found, wanted = network_of(start.weights.generator), recipe.train.network
     if found != wanted:
-        fit = f"--set train.network.width={found.width} --set train.network.blocks={found.blocks}"
+        arch = "" if found.arch == wanted.arch else f"--set train.network.arch={found.arch} "
+        fit = f"{arch}--set train.network.width={found.width} --set train.network.blocks={found.blocks}"
         raise TrainingError(
-            f"{start.source} holds a network of width {found.width} with {found.blocks} residual blocks, the recipe one of width "
-            f"{wanted.width} with {wanted.blocks}.",
+            f"{start.source} holds a {found.arch} of width {found.width} with {found.blocks} residual blocks, the recipe a "
+            f"{wanted.arch} of width {wanted.width} with {wanted.blocks}.",
             f"Use {fit}{' --preset default' if recipe.train.preset == 'upstream' else ''}",
         )
     if start.step >= recipe.train.max_steps:
@@ -110,11 +111,6 @@ def find_start(source: str) -> Start:
     return _read(path)
 
 
-def network_of(generator: Generator) -> NetworkRecipe:
-    """Return a generator's size as a recipe says it."""
-    return NetworkRecipe(width=generator.unet.stem.out_channels, blocks=len(generator.unet.res))
-
-
 def begin(method: Method, start: Start) -> None:
     """Put weights into a built method: all that is there and fits its networks. One line of the log says what was taken.
 
@@ -142,10 +138,10 @@ def begin(method: Method, start: Start) -> None:
 def _read(path: Path) -> Start:
     if path.suffix == ".zip" or (path / STYLE_FILE).is_file():
         bundle = read_bundle(path)
-        return Start(str(path), TrainingWeights(_generator(unpack_generator(bundle, bundle.style.networks.face))))
+        return Start(str(path), TrainingWeights(unpack_generator(bundle, bundle.style.networks.face)))
     if (path / META).is_file() or (path / "checkpoints").is_dir():
         loaded = load_generator(latest_checkpoint(path))
-        return Start(str(path), TrainingWeights(_generator(loaded.module), step=loaded.step))
+        return Start(str(path), TrainingWeights(loaded.module, step=loaded.step))
     if prefix := checkpoint_prefix(path):
         return _read_tensorflow(prefix)
     if path.suffix == ".pb":
@@ -207,11 +203,6 @@ def _read_tensorflow(prefix: Path) -> Start:
 def _number(prefix: Path) -> int | None:
     found = re.search(r"-(\d+)$", prefix.name)
     return int(found[1]) if found else None
-
-
-def _generator(module: nn.Module) -> Generator:
-    assert isinstance(module, Generator)
-    return module
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -35,10 +35,12 @@ from stylekit.engine.evaluations import read_evaluations
 from stylekit.engine.page import update_run_page
 from stylekit.engine.selection import open_held_out
 from stylekit.engine.start import Start, begin, read_start
+from stylekit.engine.teacher import TEACHER_FILE, find_teacher, teach, write_teacher
 from stylekit.engine.trainer import BatchLoader, fit
 from stylekit.errors import CheckpointError, DataError, Interrupted, OtherRunError, TrainingError, UsageError
 from stylekit.methods.base import create_method
-from stylekit.nn.device import find_device
+from stylekit.nn.cpu import keep_freed_memory
+from stylekit.nn.device import find_device, set_up_cuda
 from stylekit.nn.ema import Ema
 from stylekit.paths import Workspace, atomic_write_text, sha256_bytes
 from stylekit.progress import Progress, silent
@@ -54,6 +56,8 @@ _FREE_ON_RESUME = {
     "report_to",
     "eval_every",
     "patience",
+    "compile",
+    "low_vram",
 }
 _LOCK, _CHILD_LOCK = ".lock", ".child.lock"
 _PATIENCE_S = 5.0  # how long the child of a trainer that was killed may take for its last step
@@ -142,8 +146,14 @@ def resolve_recipe(recipe: Recipe, assets: Mapping[str, Resolved] | None = None)
     return recipe.model_copy(update={"train": train.model_copy(update={"content": content})})
 
 
-def make_accelerator(device: str | None, mixed_precision: str) -> Accelerator:
-    """Return an accelerator on the named device (`cpu`, `cuda`, `cuda:1`, `mps`); None takes the best one there is.
+def make_accelerator(device: str | None, mixed_precision: str, *, allow_tf32: bool = True, low_vram: bool = False) -> Accelerator:
+    """Return an accelerator, and set how the process computes on NVIDIA GPUs, or keeps its memory on a CPU.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; None takes the best there is.
+        mixed_precision: As the recipe says it, like the other two.
+        allow_tf32: Whether float32 convolutions may take TF32.
+        low_vram: Whether memory counts for more than the fastest algorithms.
 
     Raises:
         UsageError: If the device is not there.
@@ -152,24 +162,30 @@ def make_accelerator(device: str | None, mixed_precision: str) -> Accelerator:
         place = find_device(device)
         if place.type == "cuda" and place.index is not None:
             torch.cuda.set_device(place)  # the one that Accelerator takes
+    set_up_cuda(allow_tf32=allow_tf32, benchmark=not low_vram)
     try:
-        return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
     except ValueError as error:
         raise UsageError(f"Mixed precision {mixed_precision} does not work here: {error}.", "Use --mixed-precision no") from error
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    return accelerator
 
 
-def check(recipe: Recipe, *, device: str | None = None, resume: bool = False) -> None:
+def check(recipe: Recipe, *, workspace: Workspace | None = None, device: str | None = None, resume: bool = False) -> None:
     """Refuse what can be refused before any picture is made or read.
 
     Args:
         recipe: What to train and how.
+        workspace: The project; the current folder by default.
         device: As `train` takes it.
         resume: A run goes on, with the weights it has.
 
     Raises:
         UsageError: If the device is not there.
         AssetError: If the content network, or a published style to start from, cannot be had.
-        CheckpointError: If there is nothing to start from, or it is damaged.
+        CheckpointError: If there is nothing to start from or to learn from, or it is damaged.
+        ExportError: If there is no style to learn from, or its bundle is damaged.
         TrainingError: If it does not fit the recipe.
     """
     if device is not None:
@@ -177,6 +193,8 @@ def check(recipe: Recipe, *, device: str | None = None, resume: bool = False) ->
     if not resume:
         resolve_recipe(recipe)
         read_start(recipe)
+    if recipe.train.student_of:
+        find_teacher(recipe.train.student_of, workspace or Workspace())
 
 
 def train(
@@ -218,7 +236,8 @@ def train(
             "Call stylekit.train, or use --engine torch.",
         )
     workspace = workspace or Workspace()
-    accelerator = make_accelerator(device, recipe.train.mixed_precision)
+    how = recipe.train
+    accelerator = make_accelerator(device, how.mixed_precision, allow_tf32=how.allow_tf32, low_vram=how.low_vram)
     with resumed(recipe.style, workspace) if resume else nullcontext() as run:
         recipe = continued(recipe, run) if run else resolve_recipe(recipe, assets)
         own = pictures is None  # the recipe's, with persons held out
@@ -228,6 +247,9 @@ def train(
 
         method = create_method(recipe.train.method)
         method.build(recipe, accelerator, assets)
+        teacher = find_teacher(recipe.train.student_of, workspace) if recipe.train.student_of else None
+        if teacher is not None:
+            teach(method, teacher)
         if start is not None:
             begin(method, start)
         average = Ema(accelerator.unwrap_model(method.generator), recipe.train.ema_half_life_images)
@@ -242,13 +264,17 @@ def train(
             PictureSet(pictures.cartoons, recipe.train.size),
         )
         shown = PictureSet(pictures.shown, recipe.train.size)
-        held_out = open_held_out(meta, workspace, accelerator.device, run) if own and accelerator.is_main_process else None
+        held_out = None
+        if own and accelerator.is_main_process:
+            held_out = open_held_out(meta, workspace, accelerator.device, run, teacher.network if teacher else None)
         loader = BatchLoader(photos, cartoons, recipe, accelerator)
         try:
             with (
                 run_folder(recipe, workspace, _environment(accelerator), run) as folder,
                 _page(folder, accelerator.is_main_process),
             ):
+                if teacher is not None and accelerator.is_main_process and not (folder / TEACHER_FILE).is_file():
+                    write_teacher(folder, teacher, held_out.measure(teacher.network, meta) if held_out else None)
                 meta = fit(
                     method,
                     average,

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from numpy.typing import NDArray
+from torch import Tensor
 
 from stylekit.config.schema import Recipe
 from stylekit.data.augment import draw_affine, transform
@@ -29,18 +29,29 @@ from stylekit.engine.page import update_run_page
 from stylekit.engine.preview import write_sample_sheet
 from stylekit.engine.selection import HeldOut, Selection, rewind
 from stylekit.errors import Interrupted
-from stylekit.images import to_tensor
-from stylekit.methods.base import Batch, Method, StepContext
+from stylekit.images import from_levels
+from stylekit.methods.base import Batch, Drawn, Method, StepContext
+from stylekit.nn.device import send
 from stylekit.nn.ema import Ema
 from stylekit.progress import Progress
 
 _READERS = 4
+_AHEAD = 2
 
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Read:
+    indices: list[int]
+    levels: Tensor
+    affine: Tensor | None
+
+
 class BatchLoader:
-    """Batches by step, the next one read while the current one is used.
+    """Batches by step, the next two read while the current one is used.
+
+    Pictures travel to the device as bytes, and are converted, flipped, zoomed and turned there.
 
     Args:
         photos: Photographs, with superpixels behind them if the recipe asks for those of the photo.
@@ -59,14 +70,27 @@ class BatchLoader:
         }
         self._readers = ThreadPoolExecutor(_READERS)
         self._ahead = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[dict[str, NDArray[np.uint8]]]] | None = None
+        self._next: dict[int, Future[dict[str, _Read]]] = {}
 
     def index(self, step: int) -> int:
         """Return which batch of the endless sequence this process takes at a step."""
         return int(step * self._accelerator.num_processes + self._accelerator.process_index)
 
-    def _read(self, step: int) -> dict[str, NDArray[np.uint8]]:
-        return {name: self._sets[name].batch(s.indices(self.index(step)), self._readers) for name, s in self._samplers.items()}
+    def _read(self, step: int) -> dict[str, _Read]:
+        pinned = self._accelerator.device.type == "cuda"
+        augment = self._recipe.train.augment
+        found = {}
+        for name, sampler in self._samplers.items():
+            indices = sampler.indices(self.index(step))
+            levels = torch.from_numpy(self._sets[name].batch(indices, self._readers))
+            affine = None
+            if augment.flip or augment.scale != (1.0, 1.0) or augment.rotate_deg:
+                generator = generator_for(self._recipe.seed, f"augment_{name}", self.index(step))
+                affine = draw_affine(len(indices), augment, generator)
+            if pinned:
+                levels, affine = levels.pin_memory(), None if affine is None else affine.pin_memory()
+            found[name] = _Read(indices, levels, affine)
+        return found
 
     def get(self, step: int) -> Batch:
         """Return the batch of a step on the accelerator's device.
@@ -74,19 +98,26 @@ class BatchLoader:
         Raises:
             ImageError: If a picture cannot be read.
         """
-        raw = self._next[1].result() if self._next and self._next[0] == step else self._read(step)
-        self._next = (step + 1, self._ahead.submit(self._read, step + 1))
-        found = {}
-        for name, pictures in raw.items():
-            channels = [to_tensor(pictures[..., c : c + 3]) for c in range(0, pictures.shape[-1], 3)]
-            found[name] = [part.to(self._accelerator.device) for part in channels]
-            augment = self._recipe.train.augment
-            if augment.flip or augment.scale != (1.0, 1.0) or augment.rotate_deg:
-                generator = generator_for(self._recipe.seed, f"augment_{name}", self.index(step))
-                affine = draw_affine(len(pictures), augment, generator)
-                found[name] = [transform(part, affine) for part in found[name]]
-        photo = found["photo"]
-        return Batch(photo[0], found["cartoon"][0], photo[1] if len(photo) > 1 else None)
+        ahead = self._next.pop(step, None)
+        self._next = {n: self._next.get(n) or self._ahead.submit(self._read, n) for n in range(step + 1, step + 1 + _AHEAD)}
+        read = ahead.result() if ahead else self._read(step)
+        photo, cartoon = (self._on_device(read[name]) for name in ("photo", "cartoon"))
+        drawn = None
+        if self._recipe.train.cache_photo_features:
+            affine = read["photo"].affine
+            mirrored = [False] * len(photo[0]) if affine is None else (affine[:, 0, 0] < 0).tolist()
+            drawn = Drawn(self._sets["photo"], tuple(zip(read["photo"].indices, mirrored, strict=True)))
+        return Batch(photo[0], cartoon[0], photo[1] if len(photo) > 1 else None, drawn)
+
+    def _on_device(self, read: _Read) -> list[Tensor]:
+        """Return the pictures, and what was derived from them, as bytes sent to the device and made ready there."""
+        device = self._accelerator.device
+        levels = send(read.levels, device)
+        pictures = [from_levels(levels[..., c : c + 3]) for c in range(0, levels.shape[-1], 3)]
+        if read.affine is None:
+            return pictures
+        affine = send(read.affine, device)
+        return [transform(part, affine) for part in pictures]
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -42,6 +42,7 @@ from stylekit.metrics.protocol import (
 )
 from stylekit.metrics.report import Conditions, Skipped, UsedAsset
 from stylekit.metrics.sets import SMALLEST_SET
+from stylekit.nn.cpu import keep_freed_memory
 from stylekit.nn.device import find_device
 from stylekit.paths import Workspace, sha256_bytes, sha256_file
 from stylekit.progress import Progress, silent
@@ -434,6 +435,8 @@ def open_bench(
         MissingPartError: If one needs a package that is not installed.
     """
     where = str(find_device(device))
+    if where == "cpu":
+        keep_freed_memory()
     folder = find_photographs(photos, workspace, own=own_photos)
     rules = load_protocol(protocol) if protocol else fitting_protocol(folder)
     others, held_out = read_photographs(folder, rules, own=photo_set(own_photos, workspace))

@@ -28,6 +28,7 @@ from stylekit.data.shards import photo_set
 from stylekit.engine.checkpoint import META, LoadedGenerator, chosen_checkpoint, load_generator, newest_run
 from stylekit.engine.exchange import tf_arrays
 from stylekit.errors import CheckpointError, ExportError, MissingPartError, UsageError
+from stylekit.exporters.int8 import CALIBRATED, portraits, to_int8
 from stylekit.exporters.onnx_graph import to_onnx
 from stylekit.exporters.preview import preview
 from stylekit.exporters.torchscript import to_torchscript
@@ -36,6 +37,7 @@ from stylekit.exporters.verify import (
     Parity,
     enforce,
     measure,
+    measure_on,
     run_frozen,
     run_module,
     run_onnx,
@@ -57,10 +59,15 @@ from stylekit.modelscope.runtime.checkpoints import write_checkpoint
 from stylekit.paths import Workspace
 from stylekit.progress import Progress, silent
 
-Format = Literal["safetensors", "onnx", "torchscript", "modelscope"]
+Format = Literal["safetensors", "onnx", "onnx-int8", "torchscript", "modelscope"]
 BUNDLE_FOLDER, MODELSCOPE_FOLDER = "bundle", "modelscope"
 _LOG = logging.getLogger(__name__)
-_FILES: dict[Format, str] = {"safetensors": "face.safetensors", "onnx": "face.onnx", "torchscript": "face.torchscript.pt"}
+_FILES: dict[Format, str] = {
+    "safetensors": "face.safetensors",
+    "onnx": "face.onnx",
+    "onnx-int8": "face.int8.onnx",
+    "torchscript": "face.torchscript.pt",
+}
 _UPSTREAM_NETWORK = NetworkRecipe(width=32, blocks=4)  # `unet_generator` in upstream's models/cv/cartoon/network.py
 _SHOWN = 8
 # The mean embedding of the people trained on is theirs, and nobody needs it to compare; the gauges' digests are for eval.json.
@@ -102,8 +109,8 @@ def export(
 
     Args:
         source: A run, a checkpoint folder or the name of a style (its newest run); None takes the current style.
-        formats: Beside safetensors, which every bundle holds; by default what the recipe says. `modelscope` alone writes no
-            bundle.
+        formats: Beside safetensors, which every bundle holds; by default what the recipe says. `onnx-int8` brings `onnx` with
+            it, which computes where 8 bits do not pay. `modelscope` alone writes no bundle.
         output: A folder, or a zip file; `bundle/` in the run by default. A model folder goes beside it, or takes its place.
         faces: For `modelscope`: one of its own model folders, or `modelscope:NAME`, whose `detector.pb` and `keypoints.pb` are
             copied; by default those of what training started from, else of a published style that is at hand.
@@ -115,8 +122,8 @@ def export(
         MissingPartError: If `modelscope` is asked for and its file format's package is not installed.
         CheckpointError: If there is no trained run, or it is damaged.
         AssetError: If the published style named by `faces` cannot be had.
-        ExportError: If `faces` lacks a graph, or a network differs from the trained one by more than one 8-bit level; nothing is
-            written then.
+        ExportError: If `faces` lacks a graph, or a network differs from the trained one by more than one 8-bit level (one in 8
+            bits, by more than half a level on average); nothing is written then.
     """
     workspace = workspace or Workspace()
     run, checkpoint, loaded = _load(source, workspace)
@@ -251,11 +258,12 @@ def _load(source: str | Path | None, workspace: Workspace) -> tuple[Path, Path, 
 
 
 def _known(formats: Sequence[Format]) -> tuple[Format, ...]:
-    """Return the formats in the order in which they are made, safetensors always among them."""
+    """Return the formats in the order in which they are made, safetensors always among them, and onnx beside its 8 bits."""
     every: tuple[Format, ...] = get_args(Format)
     if unknown := [kind for kind in formats if kind not in every]:
         raise UsageError(f"There is no format {unknown[0]!r}.", f"Formats: {', '.join(every)}.")
-    return tuple(kind for kind in every if kind == "safetensors" or kind in formats)
+    implied = {"safetensors", "onnx"} if "onnx-int8" in formats else {"safetensors"}
+    return tuple(kind for kind in every if kind in implied.union(formats))
 
 
 def _rounded(loaded: LoadedGenerator) -> tuple[nn.Module, Literal["float16", "float32"]]:
@@ -271,6 +279,8 @@ def _convert(kind: Format, loaded: LoadedGenerator, module: nn.Module, half: boo
         return frozen_graph(loaded.module)  # upstream has no half precision
     if kind == "onnx":
         return to_onnx(module, half=half)
+    if kind == "onnx-int8":
+        return to_int8(to_onnx(module, half=False), portraits(*_seen(style))[:CALIBRATED])
     if kind == "torchscript":
         return to_torchscript(module)
     training = style.training
@@ -286,6 +296,8 @@ def _convert(kind: Format, loaded: LoadedGenerator, module: nn.Module, half: boo
 
 
 def _compare(kind: Format, data: bytes, loaded: LoadedGenerator, style: Style) -> Parity:
+    if kind == "onnx-int8":
+        return measure_on(loaded.module, run_onnx(data), portraits(*_seen(style))[CALIBRATED:])
     if kind == "safetensors":
         network = style.networks.face
         run = run_module(unpack_generator(Bundle(Path(style.name), style, {network.weights: data}), network))
@@ -294,12 +306,18 @@ def _compare(kind: Format, data: bytes, loaded: LoadedGenerator, style: Style) -
     return measure(loaded.module, run, loaded.recipe.train.size)
 
 
+def _seen(style: Style) -> tuple[str, int]:
+    """Return how the network's faces are aligned, and their side in pixels."""
+    return style.networks.face.template, style.networks.face.size
+
+
 def _describe(run: Path, loaded: LoadedGenerator, formats: Sequence[Format], workspace: Workspace) -> Style:
     recipe, meta = loaded.recipe, loaded.meta
     face = BundledNetwork(
         **recipe.train.network.model_dump(),
         weights=_FILES["safetensors"],
         onnx=_FILES["onnx"] if "onnx" in formats else None,
+        onnx_int8=_FILES["onnx-int8"] if "onnx-int8" in formats else None,
         torchscript=_FILES["torchscript"] if "torchscript" in formats else None,
         size=recipe.train.size,
         template=recipe.align.template,

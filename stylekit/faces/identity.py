@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from stylekit.assets import fetch
 from stylekit.faces.align import Matrix, similarity, umeyama, warp
 from stylekit.faces.litert import Floats
+from stylekit.nn.device import send
 from stylekit.nn.dlibresnet import load_dlib_resnet
 
 Advance: TypeAlias = Callable[[int], object]
@@ -88,7 +89,8 @@ def crop_for_identity(batch: Tensor, matrices: NDArray[np.floating] | Tensor) ->
     height, width = pictures.shape[2:]
     to_crop = _affine(full, SIDE / 2, SIDE / 2, (SIDE - 1) / 2, (SIDE - 1) / 2)
     from_picture = torch.linalg.inv(_affine(full, width / 2, height / 2, (width - 1) / 2, (height - 1) / 2))
-    theta = (from_picture @ torch.linalg.inv(full) @ to_crop)[:, :2].to(batch)
+    theta = (from_picture @ torch.linalg.inv(full) @ to_crop)[:, :2]
+    theta = send(theta.to(batch.dtype), batch.device)
     grid = F.affine_grid(theta, [len(batch), 3, SIDE, SIDE], align_corners=False)
     return F.grid_sample(pictures, grid, align_corners=False)
 

@@ -13,7 +13,22 @@ from torch import Tensor, nn
 
 from stylekit.assets import Resolved
 from stylekit.config.schema import Recipe
+from stylekit.data.datasets import PictureSet
 from stylekit.errors import RecipeError
+from stylekit.nn.generators import AnyGenerator, make_generator
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which photographs a batch holds.
+
+    Attributes:
+        pictures: What they were drawn from; None if only this training's memory should know them.
+        keys: Of each its index, and whether it is mirrored. It is not changed otherwise.
+    """
+
+    pictures: PictureSet | None
+    keys: tuple[tuple[int, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -24,11 +39,13 @@ class Batch:
         photo: Photographs.
         cartoon: Cartoons.
         superpixel: Superpixels of the photographs, in register with them, where the recipe asks for them.
+        drawn: Which photographs they are, where the recipe asks for `cache_photo_features`.
     """
 
     photo: Tensor
     cartoon: Tensor
     superpixel: Tensor | None = None
+    drawn: Drawn | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,11 @@ class Method(Protocol):
         """Train on one batch: both backward passes, both updates."""
 
 
-_METHODS = {"dctnet": "stylekit.methods.dctnet:DctNet", "template": "stylekit.methods.template:Template"}
+_METHODS = {
+    "dctnet": "stylekit.methods.dctnet:DctNet",
+    "student": "stylekit.methods.student:Student",
+    "template": "stylekit.methods.template:Template",
+}
 
 
 def method_names() -> tuple[str, ...]:
@@ -103,8 +124,6 @@ def create_method(name: str) -> Method:
     return method
 
 
-def build_generator(recipe: Recipe) -> nn.Module:
+def build_generator(recipe: Recipe) -> AnyGenerator:
     """Make the untrained generator a recipe describes, as checkpoints and bundles need it."""
-    from stylekit.nn.unet import Generator
-
-    return Generator(recipe.train.network.width, recipe.train.network.blocks)
+    return make_generator(recipe.train.network)

@@ -65,11 +65,12 @@ class _UpstreamError(TrainingError):
     """Upstream's code failed; what it printed says more."""
 
 
-def check(recipe: Recipe, *, device: str | None = None, resume: bool = False) -> None:
+def check(recipe: Recipe, *, workspace: Workspace | None = None, device: str | None = None, resume: bool = False) -> None:
     """Refuse what can be refused before any picture is made or read, and without TensorFlow.
 
     Args:
         recipe: What to train and how; its `train.engine` is `modelscope`.
+        workspace: As `train` takes it; nothing in it is asked for.
         device: As `train` takes it.
         resume: A run goes on, with the weights it has.
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylekit.nn.unet import LEAKY_SLOPE, same_padding_stride2
+from stylekit.nn.winograd import conv3x3
 
 
 class SpectralConv2d(nn.Module):
@@ -27,18 +28,21 @@ class SpectralConv2d(nn.Module):
         nn.init.xavier_uniform_(self.weight)
         self.register_buffer("u", torch.randn(1, outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve with the normalised weight and take one power iteration."""
+    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
+        """Convolve with the normalised weight, take one power iteration, then a leaky ReLU of that slope; 1 is none."""
         matrix = self.weight.permute(2, 3, 1, 0).reshape(-1, self.weight.shape[0])
-        with torch.no_grad():
-            v = _normalise(self.u @ matrix.t())
-            u = _normalise(v @ matrix)
-            self.u.copy_(u)
-        sigma = v @ matrix @ u.t()
+        with torch.autocast(x.device.type, enabled=False):  # whose 8 bits of mantissa would be those of sigma
+            with torch.no_grad():
+                v = _normalise(self.u @ matrix.t())
+                u = _normalise(v @ matrix)
+                self.u.copy_(u)
+            sigma = v @ matrix @ u.t()
         weight = self.weight / sigma.reshape(1, 1, 1, 1)
-        if self.stride == 2:
-            return F.conv2d(same_padding_stride2(x), weight, self.bias, stride=2)
-        return F.conv2d(x, weight, self.bias, padding=self.weight.shape[-1] // 2)
+        if self.stride == 1 and weight.shape[-1] == 3:
+            return conv3x3(x, weight, self.bias, slope)
+        padded = same_padding_stride2(x) if self.stride == 2 else x
+        made = F.conv2d(padded, weight, self.bias, stride=self.stride)
+        return made if slope == 1 else F.leaky_relu(made, slope, inplace=True)
 
 
 def _normalise(x: Tensor) -> Tensor:
@@ -67,5 +71,5 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Score the patches of a picture."""
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), LEAKY_SLOPE)
+            x = conv(x, LEAKY_SLOPE)
         return self.out(x)  # type: ignore[no-any-return]

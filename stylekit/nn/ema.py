@@ -29,5 +29,5 @@ class Ema:
         half_life = min(self.half_life_images, images_seen * RAMP_UP)
         decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1.0 - decay)
-        for mean, current in zip(self.network.buffers(), network.buffers(), strict=True):
-            mean.copy_(current)
+        if kept := list(self.network.buffers()):
+            torch._foreach_copy_(kept, list(network.buffers()))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylekit.nn.device import send
+
 # Uniform ranges of the R, G, B weights of the gray picture (White-box Cartoonization, Wang and Yu 2020).
 GRAY_RANGES = ((0.199, 0.399), (0.487, 0.687), (0.014, 0.214))
 
@@ -17,7 +19,7 @@ def draw_gray_weights(generator: torch.Generator, like: Tensor) -> Tensor:
     drawn = torch.rand(3, generator=generator)
     low = torch.tensor([r[0] for r in GRAY_RANGES])
     high = torch.tensor([r[1] for r in GRAY_RANGES])
-    return (low + drawn * (high - low)).to(like)
+    return send((low + drawn * (high - low)).to(like.dtype), like.device)
 
 
 def colour_shift(picture: Tensor, weights: Tensor) -> Tensor:

@@ -35,10 +35,19 @@ class Palette(nn.Module):
         super().__init__()
         self.register_buffer("memory", torch.zeros(MEMORY, 3, GRID, GRID))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self._count: int | None = 0
+        self.register_load_state_dict_post_hook(_read_again)  # type: ignore[no-untyped-call]
+
+    def _known(self) -> int:
+        """Return `seen`, asking the device for it only after loading."""
+        if self._count is None:
+            self._count = int(self.seen)
+        return self._count
 
     @torch.no_grad()
     def remember(self, cartoons: Tensor) -> None:
         """Put a batch [N, 3, H, W] in the place of the oldest ones."""
+        self._count = self._known() + len(cartoons)
         at = (self.seen + torch.arange(len(cartoons), device=self.seen.device)) % MEMORY
         self.memory[at] = F.interpolate(cartoons.float(), (GRID, GRID), mode="area")
         self.seen += len(cartoons)
@@ -50,7 +59,7 @@ class Palette(nn.Module):
         Args:
             photo: [N, 3, H, W] in [-1, 1].
         """
-        known = self.memory[: int(self.seen.clamp(max=MEMORY))]
+        known = self.memory[: min(self._known(), MEMORY)]
         cells = F.interpolate(photo.float(), (GRID, GRID), mode="area")
         away = torch.linspace(-1, 1, _LAYOUT, device=photo.device).square()
         weight = torch.exp(-(away.view(-1, 1) + away) / (2 * _CENTRE**2))
@@ -72,3 +81,8 @@ class Palette(nn.Module):
             photo: The photographs it was made from, the same shape.
         """
         return (F.interpolate(stylized, (GRID, GRID), mode="area") - self.targets(photo)).abs().mean()
+
+
+def _read_again(palette: nn.Module, _: object) -> None:
+    assert isinstance(palette, Palette)
+    palette._count = None

@@ -47,11 +47,12 @@ class ProjectedDiscriminator(nn.Module):
             )
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """Return one score map [N, 1, h, w] a layer."""
+        """Return one score map [N, 1, h, w] a layer, computed in the weights' own precision, autocast or not."""
         scores = []
         for index, (head, x) in enumerate(zip(self.heads, features.values(), strict=True)):
-            mixed = F.conv2d(x * FEATURE_SCALE, self.get_buffer(f"mixing{index}"))
-            scores.append(head(torch.cat((mixed, _places(x)), 1)))
+            with torch.autocast(x.device.type, enabled=False):  # torch's spectral norm takes no mixture of precisions
+                mixed = F.conv2d(x * FEATURE_SCALE, self.get_buffer(f"mixing{index}"))
+                scores.append(head(torch.cat((mixed, _places(x)), 1)))
         return scores
 
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylekit.errors import RecipeError
+from stylekit.nn.box import box_mean
+from stylekit.nn.winograd import conv3x3
 
 LEAKY_SLOPE = 0.2
 
@@ -27,16 +29,53 @@ def upsample_legacy(x: Tensor) -> Tensor:
     Returns:
         [N, C, 2H, 2W].
     """
-    right = torch.cat((x[..., 1:], x[..., -1:]), -1)
-    wide = torch.stack((x, (x + right) * 0.5), -1).flatten(-2)
-    below = torch.cat((wide[..., 1:, :], wide[..., -1:, :]), -2)
-    return torch.stack((wide, (wide + below) * 0.5), -2).flatten(-3, -2)
+    return _one_operator(x) if torch.compiler.is_exporting() else _doubled(x)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    # With aligned corners 2n + 1 points lie half a step apart over n + 1, of which the last repeats the edge.
+    height, width = x.shape[-2:]
+    size = (2 * height + 1, 2 * width + 1)
+    wide = F.interpolate(F.pad(x, (0, 1, 0, 1), "replicate"), size, mode="bilinear", align_corners=True)
+    return wide[..., :-1, :-1]
+
+
+@torch.library.custom_op("stylekit::upsample_legacy", mutates_args=())
+def _one_operator(x: Tensor) -> Tensor:
+    return _doubled(x)
+
+
+@_one_operator.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]))
+
+
+UPSAMPLE_LEGACY = torch.ops.stylekit.upsample_legacy.default
+"""What stands for `upsample_legacy` in a graph that `torch.export` makes: one operator, which other formats have one for too."""
 
 
 def same_padding_stride2(x: Tensor) -> Tensor:
     """Pad for a 3x3 convolution of stride 2 as TensorFlow's SAME does: right and bottom if the size is even, else all round."""
     height, width = x.shape[-2:]
     return F.pad(x, (width % 2, 1, height % 2, 1))
+
+
+def convolve_to_few(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Apply a convolution of stride 1 to so few channels that a CPU would mostly idle, as one of stride 2 to four times as many.
+
+    A 2x2 block of the result is four channels of a convolution whose kernel is larger by one.
+
+    Args:
+        x: [N, C, H, W], H and W even.
+        conv: With zero padding that keeps the size, and a bias.
+    """
+    assert conv.bias is not None
+    if x.device.type != "cpu" or torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu"):
+        return conv(x)  # type: ignore[no-any-return]
+    shifted = [F.pad(conv.weight, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
+    weight = torch.stack(shifted, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    blocks = F.conv2d(x, weight, conv.bias.repeat_interleave(4), stride=2, padding=conv.weight.shape[-1] // 2)
+    return F.pixel_shuffle(blocks, 2)
 
 
 class _Residual(nn.Module):
@@ -48,8 +87,7 @@ class _Residual(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.conv2(F.leaky_relu(self.conv1(x), LEAKY_SLOPE))
-        return x + change
+        return x + _conv(_conv(x, self.conv1), self.conv2, slope=1.0)
 
 
 class UNet(nn.Module):
@@ -83,31 +121,27 @@ class UNet(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """Translate [N, 3, H, W]; H and W must be multiples of 4."""
-        full = F.leaky_relu(self.stem(photo), LEAKY_SLOPE)
-        half = F.leaky_relu(self.down1a(same_padding_stride2(full)), LEAKY_SLOPE)
-        half = F.leaky_relu(self.down1b(half), LEAKY_SLOPE)
-        x = F.leaky_relu(self.down2a(same_padding_stride2(half)), LEAKY_SLOPE)
-        x = F.leaky_relu(self.down2b(x), LEAKY_SLOPE)
+        full = _activate(self.stem(photo))
+        half = _activate(self.down1a(same_padding_stride2(full)))
+        half = _conv(half, self.down1b)
+        x = _activate(self.down2a(same_padding_stride2(half)))
+        x = _conv(x, self.down2b)
         for block in self.res:
             x = block(x)
-        x = upsample_legacy(F.leaky_relu(self.mid(x), LEAKY_SLOPE))
-        x = F.leaky_relu(self.up1a(x + half), LEAKY_SLOPE)
-        x = upsample_legacy(F.leaky_relu(self.up1b(x), LEAKY_SLOPE))
-        x = F.leaky_relu(self.up2(x + full), LEAKY_SLOPE)
-        stylized: Tensor = self.head(x)
-        return stylized
+        x = upsample_legacy(_conv(x, self.mid))
+        x = _conv(x + half, self.up1a)
+        x = upsample_legacy(_conv(x, self.up1b))
+        x = _conv(x + full, self.up2)
+        return convolve_to_few(x, self.head)
 
 
-def box_mean(x: Tensor, radius: int) -> Tensor:
-    """Mean over the part of a (2r+1)^2 window that lies inside the picture, by two passes of one axis each.
+def _conv(x: Tensor, conv: nn.Conv2d, slope: float = LEAKY_SLOPE) -> Tensor:
+    assert conv.bias is not None
+    return conv3x3(x, conv.weight, conv.bias, slope)
 
-    Args:
-        x: [N, C, H, W].
-        radius: r, in pixels.
-    """
-    size = 2 * radius + 1
-    rows = F.avg_pool2d(x, (size, 1), stride=1, padding=(radius, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, radius), count_include_pad=False)
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
 
 def guided_filter(guide: Tensor, source: Tensor, radius: int, eps: float) -> Tensor:
@@ -144,7 +178,8 @@ class Generator(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """Stylize [N, 3, H, W]; H and W must be multiples of 4."""
-        return guided_filter(photo, self.unet(photo), radius=1, eps=1e-2)
+        raw = self.unet(photo).to(photo.dtype)  # autocast's 8 bits of mantissa are too few for the filter's variances
+        return guided_filter(photo, raw, radius=1, eps=1e-2)
 
     @torch.no_grad()
     def start_as_identity(self) -> None:

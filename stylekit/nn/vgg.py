@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stylekit.errors import AssetError
+from stylekit.nn.winograd import FrozenWeights, conv3x3
 
 _REPEATS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -41,6 +42,7 @@ class Vgg(nn.Module):
     def __init__(self, depth: int, mean_bgr: tuple[float, float, float], last: str = "conv5_1") -> None:
         super().__init__()
         self.order: list[str] = []
+        self._frozen = FrozenWeights()
         self.convs = nn.ModuleDict()
         inputs = 3
         names = [
@@ -74,11 +76,16 @@ class Vgg(nn.Module):
         for name in self.order:
             if name[4] != previous:
                 x, previous = F.max_pool2d(x, 2, ceil_mode=True), name[4]
-            x = self.convs[name](x)
-            if name in layers:
-                found[name] = x
-                if len(found) == len(layers):
-                    return found
+            conv = self.convs[name]
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            kept = self._frozen.of(x, conv.weight)
+            if name not in layers:
+                x = conv3x3(x, conv.weight, conv.bias, 0.0, kept)
+                continue
+            x = found[name] = conv3x3(x, conv.weight, conv.bias, kept=kept)
+            if len(found) == len(layers):
+                return found
             x = F.relu(x)
         missing = ", ".join(sorted(set(layers) - found.keys()))
         raise AssetError(f"The VGG weights end before {missing}.", "Use the full VGG weight file.")

@@ -70,6 +70,7 @@ def stylize(
     file_format: Format = "png",
     quality: int = 92,
     device: str = "auto",
+    fast: bool = False,
     workspace: Workspace | None = None,
     progress: Progress = silent,
 ) -> StylizeReport:
@@ -85,6 +86,7 @@ def stylize(
         file_format: Format of the files in an output folder.
         quality: 1 to 100, for `jpg` and `webp`.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        fast: As for `Stylizer`.
         workspace: The project; the current folder by default.
         progress: Shows rate and time left.
 
@@ -96,7 +98,7 @@ def stylize(
     workspace = workspace or Workspace()
     pairs = pair_files(inputs, output or workspace.root / "stylized", file_format)
     seen = size if mode == "full" else None
-    stylizer = Stylizer(style, size=seen, strength=strength, device=device, workspace=workspace)
+    stylizer = Stylizer(style, size=seen, strength=strength, device=device, fast=fast, workspace=workspace)
 
     def draw(file: Path) -> tuple[list[Rgb], int]:
         photo = read_rgb(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,9 @@ from stylekit.faces.mask import feather_mask
 from stylekit.faces.quality import shows_face
 from stylekit.modelscope.graph.folder import HEAD_FILE, read_networks
 from stylekit.paths import Workspace
-from stylekit.stylizer.network import Rgb, Translate, open_network, torch_network, translate
+from stylekit.stylizer.network import Rgb, Translate, holds_8_bits, open_network, torch_network, translate
+
+_LOG = logging.getLogger(__name__)
 
 # modelscope pipelines/cv/image_cartoon_pipeline.py runs a network trained at 256 px on faces of 288 px and on pictures whose
 # short side is 720 px at most; both are kept in proportion to the training size.
@@ -55,6 +58,8 @@ class Stylizer:
         strength: How much of the style shows: 0 is the photograph, 1 the style alone, 0.5 the mean of both. By default what the
             style itself says, which is 1 for the published ones.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        fast: On a CPU, compute in 8 bits where the style was exported so and that is faster here; it draws a little differently.
+            A warning says where it comes to nothing.
         workspace: Where names are looked up; the current folder by default.
 
     Raises:
@@ -74,37 +79,43 @@ class Stylizer:
         size: int | None = None,
         strength: float | None = None,
         device: str = "auto",
+        fast: bool = False,
         workspace: Workspace | None = None,
     ) -> None:
         if strength is not None and not 0 <= strength <= 1:
             raise UsageError(f"The strength must be from 0 to 1, not {strength:g}.", "1 is the style alone.")
         self._face: Translate
         self._background: Translate
-        self._open(style, device, workspace or Workspace())
+        in_8_bits = self._open(style, device, workspace or Workspace(), fast)
+        if fast and not in_8_bits:
+            _LOG.warning(
+                "%s is drawn in float32: 8 bits need a CPU, and a bundle made with: stylekit export --format onnx-int8", self.name
+            )
         self._short_side = size or round(_SHORT_SIDE * self._trained_size)
         if strength is not None:
             self.strength = strength
 
-    def _open(self, style: str | Path | Bundle | None, device: str, workspace: Workspace) -> None:
+    def _open(self, style: str | Path | Bundle | None, device: str, workspace: Workspace, fast: bool) -> bool:
+        """Load the networks, and tell whether there is one that `fast` is for."""
         if style is None:
             style = workspace.current_style() or STARTER
         if not isinstance(style, Bundle) and (published := _published(style)):
             self.name, self._trained_size, self._template = published.stem, _PUBLISHED_PX, "dctnet"
             self.strength = 1.0
             self._face, self._background = (torch_network(module, device) for module in read_networks(published))
-            return
-        bundle, run = (style, None) if isinstance(style, Bundle) else _find(style, workspace)
-        if bundle is not None:
-            networks = bundle.style.networks
-            self.name, self._trained_size, self._template = bundle.style.name, networks.face.size, networks.face.template
-            self.strength = bundle.style.strength
-            self._face = open_network(bundle, networks.face, device)
-            self._background = open_network(bundle, networks.background, device) if networks.background else self._face
-            return
+            return False
+        found = style if isinstance(style, Bundle) else bundle_or_run(style, workspace)
+        if isinstance(found, Bundle):
+            networks = found.style.networks
+            self.name, self._trained_size, self._template = found.style.name, networks.face.size, networks.face.template
+            self.strength = found.style.strength
+            self._face = open_network(found, networks.face, device, fast=fast)
+            behind = networks.background
+            self._background = open_network(found, behind, device, fast=fast) if behind else self._face
+            return any(holds_8_bits(each, device) for each in (networks.face, behind) if each)
         from stylekit.engine.checkpoint import load_generator
 
-        assert run is not None
-        loaded = load_generator(run)
+        loaded = load_generator(found)
         self.name, self._trained_size, self._template = (
             loaded.recipe.style,
             loaded.recipe.train.size,
@@ -112,6 +123,7 @@ class Stylizer:
         )
         self.strength = loaded.recipe.stylize.strength
         self._face = self._background = torch_network(loaded.module, device)
+        return False
 
     def __call__(self, image: NDArray[np.uint8]) -> Rgb:
         """Return the whole picture stylized, background and every face, at its own size; RGB uint8 [H, W, 3] in and out."""
@@ -180,20 +192,29 @@ def _published(style: str | Path) -> Path | None:
     return path if path.suffix == ".pb" or (path / HEAD_FILE).is_file() else None
 
 
-def _find(style: str | Path, workspace: Workspace) -> tuple[Bundle | None, Path | None]:
-    """Return the bundle of a style, or its run where the bundle does not hold the checkpoint that stands for the run."""
+def bundle_or_run(style: str | Path, workspace: Workspace) -> Bundle | Path:
+    """Return the bundle of a style, or its run where the bundle does not hold the checkpoint that stands for the run.
+
+    Args:
+        style: A run or checkpoint folder, which is returned as it is; a bundle's path, or the name of a style.
+        workspace: Where names are looked up.
+
+    Raises:
+        ExportError: If there is no such style, or it is damaged.
+        CheckpointError: If the run has no sound checkpoint.
+    """
     if (Path(style) / "checkpoints").is_dir() or (Path(style) / "meta.json").is_file():
-        return None, Path(style)
+        return Path(style)
     from stylekit.engine.checkpoint import WEIGHTS, chosen_checkpoint, describe_checkpoint, newest_run
 
     run = newest_run(workspace, str(style))
     if run is None or (Path(style) / STYLE_FILE).is_file():
-        return load_style(style, workspace), None
+        return load_style(style, workspace)
     if (run / "bundle" / STYLE_FILE).is_file():
         bundle = load_style(run / "bundle")
         if describe_checkpoint(chosen_checkpoint(run)).sha256[WEIGHTS] == bundle.style.training.checkpoint_sha256:
-            return bundle, None
-    return None, run
+            return bundle
+    return run
 
 
 def _check(image: NDArray[np.uint8]) -> Rgb:

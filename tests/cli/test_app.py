@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import stylekit
-from stylekit.cli import console, run
+from stylekit.cli import console, main, run
 from stylekit.cli.app import app
 from stylekit.config.load import built_in_recipes, load_recipe
 from stylekit.config.schema import GenerateRecipe
@@ -35,6 +35,7 @@ VERBS = [
     "stylize",
     "publish",
     "prefer",
+    "bench",
     "recipe",
     "assets",
     "modelscope",
@@ -265,3 +266,14 @@ def test_drawn_progress_shows_count_rate_and_values(monkeypatch: pytest.MonkeyPa
     assert "4/4" in done.stderr
     assert "loss=0.5" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_told_otherwise(given: str | None, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr("stylekit.cli.app.run", lambda: 0)
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["OMP_WAIT_POLICY"] == kept

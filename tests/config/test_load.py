@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stylekit.config.explain import known_keys
 from stylekit.config.load import (
+    STUDENT_CHANGES,
     built_in_recipes,
     copy_recipe,
     dump_recipe,
@@ -187,7 +188,11 @@ def test_scalars_mean_what_they_look_like(line: str, key: str, value: object) ->
         ("train.learning_rate=inf", "train.learning_rate is 'inf', but must be a number above 0", ""),
         ("photos.eval_fraction=1.5", "photos.eval_fraction is 1.5, but must be a number from 0.0 to 1.0.", ""),
         ("train.preset=upstrem", "train.preset is 'upstrem', but must be one of upstream, default.", "Did you mean upstream?"),
-        ("train.method=templat", "train.method is 'templat', but must be one of dctnet, template.", "Did you mean template?"),
+        (
+            "train.method=templat",
+            "train.method is 'templat', but must be one of dctnet, student, template.",
+            "Did you mean template?",
+        ),
         ("train.content.layers=[block2]", "train.content: layers go with a network, and auto names none.", "Set train.content"),
         ("train.content={network: vgg16-hed, layers: [conv5_4]}", "vgg16-hed has no layer conv5_4.", "Did you mean conv5_"),
         ("train.content={network: vgg19-caffe, layers: [x]}", "vgg19-caffe has no layer x.", "Its layers: conv1_1, conv1_2"),
@@ -247,6 +252,11 @@ def test_upstream_takes_the_place_of_the_defaults_that_a_written_recipe_spells_o
             ["train.engine=modelscope", "train.content={network: vgg19-caffe, layers: [conv3_4]}"],
             "engine modelscope knows no content.layers ['conv3_4'].",
         ),
+        (["train.engine=modelscope", "train.share_fake=true"], "engine modelscope knows no share_fake True."),
+        (["train.engine=modelscope", "train.cache_photo_features=true"], "engine modelscope knows no cache_photo_features True."),
+        (["train.engine=modelscope", "train.low_vram=true"], "engine modelscope knows no low_vram True."),
+        (["train.engine=modelscope", "train.compile=no"], "engine modelscope knows no compile no."),
+        (["train.engine=modelscope", "train.allow_tf32=false"], "engine modelscope knows no allow_tf32 False."),
         (["train.preset=upstream", "train.size=20"], "train.size is 20, but must be a whole number from 32"),
     ],
 )
@@ -254,6 +264,46 @@ def test_what_upstream_does_otherwise_is_refused_when_it_was_set_by_hand(overrid
     with pytest.raises(RecipeError) as caught:
         parse_recipe(dump_recipe(Recipe(style="toon")), overrides)
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["style: toon", dump_recipe(Recipe(style="toon"))])
+def test_shortcuts_go_with_preset_upstream_where_they_are_asked_for(text: str) -> None:
+    upstream = parse_recipe(text, ["train.preset=upstream"]).train
+    assert (upstream.shares_fake, upstream.cache_photo_features) == (False, False)
+    assert parse_recipe(text).train.shares_fake
+    asked = parse_recipe(text, ["train.preset=upstream", "train.share_fake=true", "train.cache_photo_features=true"])
+    assert (asked.train.shares_fake, asked.train.cache_photo_features, asked.train.augment.scale) == (True, True, (1, 1))
+    assert parse_recipe(dump_recipe(asked)) == asked
+    assert not parse_recipe(text, ["train.share_fake=false"]).train.shares_fake
+
+
+@pytest.mark.parametrize("turned", ["train.augment.scale=[0.9, 1]", "train.augment.rotate_deg=1"])
+def test_photographs_that_are_zoomed_or_turned_have_no_features_to_keep(turned: str) -> None:
+    still = ["train.augment.scale=[1, 1]", "train.augment.rotate_deg=0", "train.cache_photo_features=true"]
+    assert parse_recipe("style: toon", still).train.augment.flip
+    with pytest.raises(RecipeError, match="neither zoomed nor turned") as refused:
+        parse_recipe("style: toon", [*still, turned])
+    assert "leave train.cache_photo_features out" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("train.superpixels=photo", 'Set train.superpixels to "off".'),
+        ("train.warm_start_steps=5", "Set train.warm_start_steps to 0."),
+        ("train.share_fake=true", "Set train.share_fake to null."),
+        ("train.cache_photo_features=true", "Set train.cache_photo_features to false."),
+    ],
+)
+def test_what_a_student_would_not_heed_is_refused(override: str, hint: str) -> None:
+    student = "style: toon\ntrain: {method: student, student_of: run, augment: {scale: [1, 1], rotate_deg: 0}}"
+    assert parse_recipe(student).train.superpixels == "off"
+    assert parse_recipe(dump_recipe(parse_recipe(student))) == parse_recipe(student)
+    with pytest.raises(RecipeError, match="method student knows no") as refused:
+        parse_recipe(student, [override])
+    assert hint in refused.value.hint
+    mended = [override, *STUDENT_CHANGES, "train.student_of=run"]
+    assert parse_recipe("style: toon\ntrain: {share_fake: false}", mended).train.method == "student"
 
 
 def test_upstreams_trainer_takes_its_own_content_network() -> None:

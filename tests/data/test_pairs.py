@@ -23,7 +23,7 @@ from stylekit.paths import sha256_bytes
 PORTRAIT = np.ascontiguousarray(astronaut()[:320, 60:380])
 SMALL = AlignRecipe(size=64)
 
-pytestmark = pytest.mark.usefixtures("asset_home")
+pytestmark = pytest.mark.usefixtures("asset_home", "faces_found_once")
 
 
 @pytest.fixture(scope="module")

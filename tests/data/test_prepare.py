@@ -31,7 +31,7 @@ from stylekit.progress import Bar, silent
 PORTRAIT = np.asarray(astronaut())
 LOOSE = AlignRecipe(size=64, min_face_px=28, min_sharpness=6)
 
-pytestmark = pytest.mark.usefixtures("asset_home")
+pytestmark = pytest.mark.usefixtures("asset_home", "faces_found_once")
 
 
 @pytest.fixture(scope="session")

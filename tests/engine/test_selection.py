@@ -351,10 +351,10 @@ def test_the_standing_of_a_run_cut_off_anywhere_goes_on_as_if_it_had_not_been(to
 
 def test_a_damaged_line_is_passed_over(tmp_path):
     good = evaluation(1, 5)
-    (tmp_path / EVALS_FILE).write_text(good.model_dump_json() + "\n{}\n" + evaluation(2, 4).model_dump_json() + '\n{"step": 3')
+    (tmp_path / EVALS_FILE).write_text(good.line() + "{}\n" + evaluation(2, 4).line().rstrip() + '\n{"step": 3')
     assert [line.step for line in read_evaluations(tmp_path)] == [1, 2]
     drop_evaluations_after(tmp_path, 1)
-    assert (tmp_path / EVALS_FILE).read_text() == good.model_dump_json() + "\n"
+    assert (tmp_path / EVALS_FILE).read_text() == good.line()
 
 
 FACES = """

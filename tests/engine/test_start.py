@@ -245,7 +245,9 @@ def test_init_wins_over_a_warm_start_that_the_network_is_too_narrow_for(tmp_path
 
 def test_a_network_of_another_size_is_refused_with_the_size_that_fits(tmp_path):
     bundle(tmp_path / "style", generator())
-    with pytest.raises(TrainingError, match="width 6 with 1 residual blocks, the recipe one of width 8 with 1") as refused:
+    with pytest.raises(
+        TrainingError, match="unet of width 6 with 1 residual blocks, the recipe a unet of width 8 with 1"
+    ) as refused:
         read_start(tiny_recipe("train.network.width=8", f"train.init={tmp_path / 'style'}"))
     assert refused.value.hint == "Use --set train.network.width=6 --set train.network.blocks=1"
     with pytest.raises(TrainingError, match=r"blocks=1 --preset default$"):
@@ -289,7 +291,7 @@ def test_on_the_command_line_a_network_is_as_large_as_what_it_starts_from(worksp
     assert run_command([*call[:-2], "--set", "train.loss.lambda_tv=1"]) == 0
     assert asked[0].train.network.model_dump() == {"arch": "unet", "width": WIDTH, "blocks": BLOCKS}
     assert run_command([*call[:-1], "train.network.width=8"]) == 1
-    assert "width 6 with 1 residual blocks, the recipe one of width 8" in capsys.readouterr().err
+    assert "unet of width 6 with 1 residual blocks, the recipe a unet of width 8" in capsys.readouterr().err
 
 
 def test_a_run_is_not_begun_when_there_is_nothing_to_start_from(workspace, tmp_path):

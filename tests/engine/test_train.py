@@ -87,7 +87,20 @@ AS_THE_DEMO = (
 )
 
 
-@pytest.mark.parametrize("changes", [(), AS_THE_DEMO], ids=["plain", "as-the-demo"])
+WITH_EVERY_SWITCH = (
+    "train.content.network=efficientnet-lite0",
+    "train.loss.lambda_content=1",
+    "train.loss.lambda_surface=0",
+    "train.superpixels=photo",
+    "train.augment={scale: [1, 1], rotate_deg: 0}",
+    "train.share_fake=false",
+    "train.cache_photo_features=true",
+    "train.low_vram=true",
+)
+SWITCHES = {"plain": (), "as-the-demo": AS_THE_DEMO, "with-every-switch": WITH_EVERY_SWITCH}
+
+
+@pytest.mark.parametrize("changes", SWITCHES.values(), ids=SWITCHES)
 def test_resume_equals_never_having_stopped(workspace, changes):
     whole = train(tiny_recipe(*changes), workspace=workspace, device="cpu").run
     pieces = train(tiny_recipe(*changes, "train.max_steps=2"), workspace=workspace, device="cpu").run
@@ -97,6 +110,7 @@ def test_resume_equals_never_having_stopped(workspace, changes):
     assert_equal_runs(whole, pieces, 6)
 
 
+@pytest.mark.slow
 def test_resume_equals_never_having_stopped_even_through_a_kill_in_the_middle_of_a_save(workspace):
     whole = train(tiny_recipe(), workspace=workspace, device="cpu").run
     train(tiny_recipe("train.max_steps=2", "train.save_every=1"), workspace=workspace, device="cpu")
@@ -201,6 +215,15 @@ def test_a_run_may_go_on_with_the_other_engine_but_not_the_other_preset(tmp_path
     assert (after.engine, after.max_steps, after.content.network) == ("modelscope", 9, "vgg19-caffe")
     with pytest.raises(OtherRunError, match=r"train\.preset"):
         continued(parse_recipe("style: dots"), tmp_path)
+
+
+def test_a_run_may_go_on_in_less_memory_and_compiled_or_not(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(parse_recipe("style: dots")))
+    after = continued(parse_recipe("style: dots\ntrain: {low_vram: true, compile: 'no'}"), tmp_path).train
+    assert (after.low_vram, after.compile) == (True, "no")
+    for other in ("share_fake: false", "allow_tf32: false"):
+        with pytest.raises(OtherRunError, match=other.split(":")[0]):
+            continued(parse_recipe(f"style: dots\ntrain: {{{other}}}"), tmp_path)
 
 
 def test_preset_upstream_keeps_its_first_step_as_upstream_does(workspace):
@@ -346,6 +369,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(workspace, monkeypatch):
     assert [p.name for p in checkpoint_folders(run)] == ["step-000002"]
     monkeypatch.setattr(checkpoint, "save_file", write)
     assert train(tiny_recipe(), workspace=workspace, resume=True, device="cpu").step == 6
+    steps = [json.loads(row)["step"] for row in (run / "stats.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps)) == [2, 4, 6]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(workspace):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stylekit.bundle import Bundle, read_bundle
 from stylekit.bundle.weights import unpack_generator
+from stylekit.config.schema import NetworkRecipe
 from stylekit.engine.checkpoint import WEIGHTS, chosen_checkpoint, describe_checkpoint
 from stylekit.errors import CheckpointError, ExportError, StylekitError, UsageError
 from stylekit.exporters import ExportReport, build, export, up_to_date
@@ -24,11 +25,13 @@ from stylekit.exporters.torchscript import to_torchscript
 from stylekit.exporters.verify import MAX_LEVELS, measure, run_onnx, run_torchscript
 from stylekit.images import read_rgb
 from stylekit.metrics.report import read_report, write_report
+from stylekit.nn.generators import make_generator, network_of
 from stylekit.paths import Workspace
 from stylekit.stylizer import Stylizer
 from tests.engine.test_page import evaluated
 from tests.trained import CARTOONS, generator, half_graph, make_run, recipe
 
+pytestmark = pytest.mark.usefixtures("exported_once")
 SIZES = [(1, 64, 64), (2, 4, 132), (3, 100, 36), (1, 256, 256)]
 
 
@@ -168,7 +171,7 @@ def test_half_weights_cost_nothing_but_one_cast_each() -> None:
     kinds = Counter(node.op_type for node in graph.node)
     assert kinds["Cast"] == sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer) > 0
     assert kinds["Conv"] == 12
-    assert sum(kinds.values()) - kinds["Cast"] < 100
+    assert sum(kinds.values()) - kinds["Cast"] < 50
     photo = np.random.default_rng(2).uniform(-1, 1, (1, 3, 40, 24)).astype(np.float32)
     rounded = generator().half().float()(torch.from_numpy(photo)).numpy()
     assert np.abs(run_onnx(half_graph())(photo) - rounded).max() < 1e-5
@@ -233,3 +236,20 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     make_run(workspace)
     with pytest.raises(UsageError, match="pickle"):
         export("pop-art", formats=("pickle",), workspace=workspace)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_network_for_phones_is_exported_like_any_other_but_not_for_modelscope(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    network = NetworkRecipe(arch="unet-lite", width=8, blocks=1)
+    made_by = recipe(train=recipe().train.model_dump() | {"network": network.model_dump()})
+    torch.manual_seed(0)
+    make_run(workspace, made_by=made_by, network=make_generator(network))
+    with pytest.raises(ExportError, match="knows no network but the U-Net"):
+        export(workspace=workspace, formats=("modelscope",))
+    report = export(workspace=workspace, formats=("onnx", "torchscript"))
+    assert set(report.parity) == {"safetensors", "onnx", "torchscript"}
+    assert report.parity["onnx"].max_levels < MAX_LEVELS / 2
+    bundled = read_bundle(report.path)
+    assert bundled.style.networks.face.arch == "unet-lite"
+    assert network_of(unpack_generator(bundled, bundled.style.networks.face)) == network

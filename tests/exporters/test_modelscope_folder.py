@@ -39,6 +39,7 @@ from tests.trained import generator, make_run, recipe
 FORMATS = {"export": {"formats": ["safetensors", "modelscope"]}}
 ALONE = ("modelscope",)
 TRAIN = {"size": 64, "network": {"width": 8, "blocks": 1}, "batch_size": 2, "learning_rate": 1e-4, "log_every": 5}
+pytestmark = pytest.mark.usefixtures("exported_once")
 WRITTEN = {"LICENSE", "README.md", "alpha.jpg", "cartoon_bg.pb", "cartoon_h.pb", "configuration.json", "preview.jpg"}
 
 

@@ -21,6 +21,8 @@ from stylekit.faces.identity import (
 
 CROP_POINTS = template_points("dctnet", 256)
 
+pytestmark = pytest.mark.usefixtures("faces_found_once")
+
 
 @pytest.fixture(scope="module")
 def embedder(asset_home: Path) -> FaceEmbedder:

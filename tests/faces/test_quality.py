@@ -24,6 +24,8 @@ GOOD = {
 }
 RECIPE = AlignRecipe(min_face_px=24, min_sharpness=3, max_yaw_deg=60)
 
+pytestmark = pytest.mark.usefixtures("faces_found_once")
+
 
 @pytest.fixture(scope="module")
 def measured(detector, face_mesh):

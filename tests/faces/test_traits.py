@@ -20,6 +20,8 @@ GLASSES = [
 ]
 UNTOLD = ["tabler/male/18", "tabler/male/24", "tabler/male/26", "soft-ui/team-4"]
 
+pytestmark = pytest.mark.usefixtures("faces_found_once")
+
 
 @pytest.fixture(scope="module")
 def faces(starter_photos) -> dict[str, tuple[np.ndarray, FoundFace]]:

@@ -35,7 +35,7 @@ from tests.generate.models import write_lora, write_model
 
 PEOPLE = ("charles", "marie", "team-1")
 
-pytestmark = pytest.mark.usefixtures("asset_home")
+pytestmark = pytest.mark.usefixtures("asset_home", "faces_found_once")
 
 
 @pytest.fixture(scope="module")

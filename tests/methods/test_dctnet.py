@@ -168,10 +168,7 @@ def test_upstreams_content_gradient_flows_through_both_of_its_terms():
     photo, superpixel, fake = (batch(i, 8).photo for i in range(3))
     fake.requires_grad_()
 
-    def features(picture, layers):
-        return {layers[0]: weight(picture)}
-
-    loss = upstream_content(features, "x", photo, fake, superpixel)
+    loss = upstream_content([weight(photo), weight(superpixel)], weight(fake))
     (both,) = torch.autograd.grad(loss, fake)
     signs = torch.sign(weight(fake) - weight(photo)) + torch.sign(weight(fake) - weight(superpixel))
     one = torch.nn.functional.conv_transpose2d(signs, weight.weight, padding=1) / (signs.numel() * 5 * 8 * 8)

@@ -155,7 +155,7 @@ def test_real_features_tell_drawings_from_noise_and_carry_their_name(asset_home,
     assert extractor.label == f"{name}@{layer}224-bilinear-antialias"
     assert asset.sha256.startswith(sha256)
     assert extractor.num_features == size
-    noise, flat = pictures(8, 0), [np.full((16, 16, 3), level, np.uint8) for level in range(0, 256, 32)]
+    noise, flat = pictures(8, 0), [np.full((16, 16, 3), level, np.uint8) for level in range(0, 256, 64)]
     features = [extract(extractor, part).numpy() for part in (noise[:4], noise[4:], flat)]
     assert features[0].shape == (4, size)
     assert abs(kid(features[0], features[1])[0]) < kid(features[0], features[2])[0] / 5

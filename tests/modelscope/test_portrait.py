@@ -213,7 +213,7 @@ def test_no_folder_is_an_error_with_the_next_step(style: str | None, error: str,
 @pytest.mark.parametrize("option", [("--mode", "face"), ("--size", "300"), ("--strength", "0.5")])
 def test_what_upstream_has_no_choice_of_is_refused(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["stylize", "--engine", "modelscope", "me.png", *option]) == 2
-    assert "Leave out --mode, --size and --strength." in capsys.readouterr().err
+    assert "Leave out --mode, --size, --strength and --fast." in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylekit.assets import fetch
-from stylekit.bundle import STARTER, Bundle
+from stylekit.bundle import STARTER, Bundle, Networks
 from stylekit.bundle.weights import pack_weights
 from stylekit.errors import CheckpointError, ExportError, UsageError
 from stylekit.faces.align import invert, warp
@@ -22,10 +23,12 @@ from stylekit.images import read_rgb, write_image
 from stylekit.modelscope.graph.frozen import frozen_graph
 from stylekit.nn.unet import Generator
 from stylekit.paths import Workspace
-from stylekit.stylizer import Stylizer, stylize, stylizer
-from stylekit.stylizer.network import Floats, Rgb, Translate, translate
+from stylekit.stylizer import Stylizer, network, stylize, stylizer
+from stylekit.stylizer.network import Floats, Rgb, Translate, open_network, translate
 from tests.bundle.test_style import FACE, make_style
 from tests.trained import generator, half_graph, make_run
+
+pytestmark = pytest.mark.usefixtures("faces_found_once")
 
 
 def repeat(photo: Floats) -> Floats:
@@ -52,7 +55,7 @@ def repeating(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Stylizer:
 
 
 def with_network(bundle: Bundle, network: Translate, monkeypatch: pytest.MonkeyPatch, size: int | None = None) -> Stylizer:
-    monkeypatch.setattr(stylizer, "open_network", lambda bundle, part, device: network)
+    monkeypatch.setattr(stylizer, "open_network", lambda bundle, part, device, fast: network)
     return Stylizer(bundle, size=size)
 
 
@@ -108,7 +111,9 @@ def test_faces_are_pasted_back_without_a_seam(repeating: Stylizer, portrait: Rgb
 def test_only_the_face_is_drawn_by_the_face_network(bundle: Bundle, portrait: Rgb, monkeypatch: pytest.MonkeyPatch) -> None:
     network = FACE.model_copy(update={"template": "ffhq"})
     two = make_style(networks=make_style().networks.model_copy(update={"background": network}))
-    monkeypatch.setattr(stylizer, "open_network", lambda bundle, part, device: repeat if part.template == "ffhq" else negative)
+    monkeypatch.setattr(
+        stylizer, "open_network", lambda bundle, part, device, fast: repeat if part.template == "ffhq" else negative
+    )
     result = Stylizer(Bundle(bundle.path, two, bundle.files), size=512)(portrait)
     assert np.array_equal(result[300:], portrait[300:])
     cheek = (slice(105, 120), slice(205, 220))
@@ -146,6 +151,52 @@ def test_onnxruntime_and_torch_agree(bundle: Bundle, portrait: Rgb) -> None:
     broken = Bundle(bundle.path, both, {**bundle.files, "face.onnx": b"nonsense"})
     with pytest.raises(ExportError, match=r"face\.onnx"):
         Stylizer(broken, device="cpu")
+
+
+@pytest.mark.parametrize("case", [(0.0, 0.0, True), (0.02, 0.0, False), (0.0, 0.1, False)])
+def test_8_bits_are_taken_where_they_are_faster_and_right(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: tuple[float, float, bool]
+) -> None:
+    slow, off, taken = case
+
+    def exact(photo: Floats) -> Floats:
+        time.sleep(0.004)
+        return photo
+
+    def rounded(photo: Floats) -> Floats:
+        time.sleep(slow)
+        return photo - np.float32(off)
+
+    files = {"exact.onnx": exact, "int8.onnx": rounded}
+    monkeypatch.setattr(network, "_onnx", lambda data, name: files[name.rpartition(" ")[2]])
+    both = FACE.model_copy(update={"onnx": "exact.onnx", "onnx_int8": "int8.onnx"})
+    holding = Bundle(bundle.path, bundle.style, dict.fromkeys(files, b""))
+    assert open_network(holding, both, "cpu") is exact
+    assert open_network(holding, both, "cpu", fast=True) is (rounded if taken else exact)
+    assert bool(caplog.records) is not taken
+    assert open_network(holding, both.model_copy(update={"onnx_int8": None}), "cpu", fast=True) is exact
+
+
+@pytest.mark.parametrize("kind", ["both", "8 bits alone", "float32 alone", "on a GPU", "run", "published"])
+def test_fast_says_once_where_it_comes_to_nothing(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    monkeypatch.setattr(stylizer, "open_network", lambda bundle, part, device, fast: repeat)
+    monkeypatch.setattr(network, "_place", lambda device: torch.device("meta" if kind == "on a GPU" else "cpu"))
+    files = {"8 bits alone": {"onnx_int8": "b"}, "float32 alone": {"onnx": "a"}}.get(kind, {"onnx": "a", "onnx_int8": "b"})
+    face = FACE.model_copy(update=files)
+    style: Bundle | Path = Bundle(bundle.path, make_style(networks=Networks(face=face, background=face)), bundle.files)
+    if kind == "run":
+        style = make_run(Workspace(tmp_path))
+    if kind == "published":
+        style = tmp_path / "3d.pb"
+        style.write_bytes(frozen_graph(generator()))
+    Stylizer(style)
+    assert not caplog.records
+    Stylizer(style, fast=True)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (kind != "both")
+    assert all("is drawn in float32" in line and "stylekit export --format onnx-int8" in line for line in said)
 
 
 def test_faces_come_aligned_and_as_large_as_asked(repeating: Stylizer, portrait: Rgb) -> None:
@@ -285,7 +336,7 @@ def test_a_published_style_draws_with_its_two_networks(portrait: Rgb, tmp_path: 
 
     folder = tmp_path / "cv_unet_person-image-cartoon-3d_compound-models"
     folder.mkdir()
-    head, background = negated(generator(32, 4)), generator(32, 4)
+    head, background = negated(generator()), generator()
     (folder / "cartoon_h.pb").write_bytes(frozen_graph(head))
     (folder / "cartoon_bg.pb").write_bytes(frozen_graph(background))
     whole = Stylizer(folder, device="cpu")

@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stylekit.errors import CheckpointError
+from stylekit.errors import CheckpointError, ExportError
 from stylekit.methods.dctnet import ADAM_BETAS
 from stylekit.nn.discriminator import PatchDiscriminator
+from stylekit.nn.generators import AnyGenerator
 from stylekit.nn.unet import Generator
 
 M = TypeVar("M", bound=nn.Module)
@@ -66,14 +67,14 @@ class TrainingWeights:
     """What a checkpoint holds; what it lacks is None.
 
     Attributes:
-        generator: RGB, in train mode, on the CPU as everything here.
+        generator: RGB, in train mode, on the CPU as everything here; only a U-Net has names in TensorFlow.
         discriminators: `disc_gray` and `disc_blur`, power iteration vectors included.
         optimizers: `state_dict` of Adam for the generator and for the discriminators, under the method's own names.
         step: Steps done, where the beta powers still tell or the caller knew.
         lacks: What is None or incomplete, in words.
     """
 
-    generator: Generator
+    generator: AnyGenerator
     discriminators: dict[str, PatchDiscriminator] | None = None
     optimizers: dict[str, dict[str, Any]] | None = None
     step: int | None = None
@@ -104,7 +105,16 @@ def generator_from(arrays: Mapping[str, NDArray[np.float32]], source: str = "The
 
 
 def generator_arrays(generator: nn.Module) -> Arrays:
-    """Return the generator's tensors by TensorFlow's names; the exact reverse of `generator_from`."""
+    """Return the generator's tensors by TensorFlow's names; the exact reverse of `generator_from`.
+
+    Raises:
+        ExportError: If it is no U-Net.
+    """
+    if not isinstance(generator, Generator):
+        raise ExportError(
+            "ModelScope knows no network but the U-Net, and this is another.",
+            "Use --format onnx, or export the network that it learned from.",
+        )
     return _read(generator, _generator_places(generator))
 
 

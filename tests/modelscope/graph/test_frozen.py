@@ -20,7 +20,7 @@ from stylekit.modelscope.graph.weights import generator_arrays, generator_from
 from tests.modelscope.graph.networks import generator, graph, graph_bytes, levels_apart, noise, under
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(width=st.integers(4, 12), blocks=st.integers(0, 3))
 def test_ours_comes_back_from_a_pb_to_the_bit(tmp_path_factory, width, blocks):
     file = tmp_path_factory.mktemp("pb") / "cartoon_h.pb"
@@ -311,10 +311,10 @@ def test_folders_and_missing_files_are_refused(tmp_path):
 
 def test_large_files_are_refused_quickly(tmp_path, monkeypatch):
     whole = graph()
-    whole.node.add(name="ballast", op="Const").attr["value"].tensor.tensor_content = bytes(200 << 20)
+    whole.node.add(name="ballast", op="Const").attr["value"].tensor.tensor_content = bytes(64 << 20)
     zeros = tmp_path / "zeros.pb"
     with zeros.open("wb") as stream:
-        stream.truncate(200 << 20)
+        stream.truncate(64 << 20)
     huge = tmp_path / "huge.pb"
     with huge.open("wb") as stream:
         stream.truncate(frozen.MAX_BYTES + 1)
@@ -325,7 +325,7 @@ def test_large_files_are_refused_quickly(tmp_path, monkeypatch):
     for file, says in ((zeros, "damaged"), (huge, "MB"), (other, "Conv_3/biases")):
         with pytest.raises(CheckpointError, match=says):
             read_frozen(file)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 3
 
 
 def test_any_changed_byte_is_refused_or_read_without_harm(tmp_path):

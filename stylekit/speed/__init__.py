@@ -1,0 +1,1 @@
+"""How fast this machine trains, stylizes, aligns and evaluates, and how much memory it takes."""
