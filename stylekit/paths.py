@@ -284,13 +284,14 @@ class Workspace:
         """Make `name` the style that commands use when none is given."""
         atomic_write_text(self._current, name + "\n")
 
-    def run_folders(self, style: str | None = None) -> list[Path]:
-        """Return the run folders, oldest first by number, only those of `style` if one is given."""
+    def run_folders(self, style: str | None = None, method: str | None = None) -> list[Path]:
+        """Return the run folders, oldest first by number, only those of `style`, and of its `method`, if they are given."""
         if not self.runs.is_dir():
             return []
         found = [p for p in self.runs.iterdir() if p.is_dir() and re.match(r"\d{5}-", p.name)]
         if style is not None:
-            found = [p for p in found if re.fullmatch(rf"\d{{5}}-{re.escape(style)}-[a-z0-9_]+", p.name)]
+            by = re.escape(method) if method else "[a-z0-9_]+"
+            found = [p for p in found if re.fullmatch(rf"\d{{5}}-{re.escape(style)}-{by}", p.name)]
         return sorted(found, key=lambda p: int(p.name[:5]))
 
     def new_run_folder(self, style: str, method: str) -> Path:

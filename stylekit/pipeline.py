@@ -171,7 +171,7 @@ def check(recipe: Recipe, *, workspace: Workspace | None = None, resume: bool = 
         StylekitError: As `train` does, of what can be known beforehand.
     """
     workspace = workspace or Workspace()
-    run = newest_run(workspace, recipe.style) if resume else None
+    run = newest_run(workspace, recipe.style, recipe.train.method) if resume else None
     if run is None or not is_over(run, recipe.train, read_meta(latest_checkpoint(run)).step):
         import_module(_ENGINES[recipe.train.engine]).check(recipe, workspace=workspace, device=device, resume=resume)
 
@@ -290,8 +290,8 @@ def _train_once(recipe: Recipe, workspace: Workspace, device: str | None, progre
 
 
 def _to_go_on_with(recipe: Recipe, workspace: Workspace) -> Meta | None:
-    """Return where the style's newest run stands, if the recipe asks for as many steps or more."""
-    newest = newest_run(workspace, recipe.style)
+    """Return where the style's newest run by the recipe's method stands, if the recipe asks for as many steps or more."""
+    newest = newest_run(workspace, recipe.style, recipe.train.method)
     meta = read_meta(latest_checkpoint(newest)) if newest else None
     return meta if meta and meta.step <= recipe.train.max_steps else None
 

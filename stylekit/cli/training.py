@@ -102,7 +102,11 @@ def train(
     if resume:
         from stylekit.engine.train import run_to_resume
 
-        stopped = run_to_resume(choose_recipe(name, (), workspace).style, workspace)
+        if student_of:
+            raise UsageError(
+                "A student goes on with the teacher it has.", "Use --resume --method student, or leave out --resume."
+            )
+        stopped = run_to_resume(choose_recipe(name, (), workspace).style, workspace, method)
         recipe = load_recipe(stopped / "recipe.yaml", changes, workspace)
     else:
         if student_of:

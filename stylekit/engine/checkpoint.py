@@ -87,9 +87,9 @@ def checkpoint_folders(run: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name[5:]))
 
 
-def newest_run(workspace: Workspace, style: str | None = None) -> Path | None:
-    """Return the newest run, of `style` if one is given, that has a checkpoint; None where there is none."""
-    return next((run for run in reversed(workspace.run_folders(style)) if checkpoint_folders(run)), None)
+def newest_run(workspace: Workspace, style: str | None = None, method: str | None = None) -> Path | None:
+    """Return the newest run, of `style` and its `method` if they are given, that has a checkpoint; None where there is none."""
+    return next((run for run in reversed(workspace.run_folders(style, method)) if checkpoint_folders(run)), None)
 
 
 def latest_checkpoint(run: Path) -> Path:

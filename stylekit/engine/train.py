@@ -238,7 +238,7 @@ def train(
     workspace = workspace or Workspace()
     how = recipe.train
     accelerator = make_accelerator(device, how.mixed_precision, allow_tf32=how.allow_tf32, low_vram=how.low_vram)
-    with resumed(recipe.style, workspace) if resume else nullcontext() as run:
+    with resumed(recipe.style, workspace, recipe.train.method) if resume else nullcontext() as run:
         recipe = continued(recipe, run) if run else resolve_recipe(recipe, assets)
         own = pictures is None  # the recipe's, with persons held out
         pictures = pictures or training_pictures(recipe, workspace)
@@ -349,14 +349,14 @@ def _new_run(recipe: Recipe, workspace: Workspace) -> Iterator[Path]:
 
 
 @contextmanager
-def resumed(style: str, workspace: Workspace) -> Iterator[Path]:
-    """Give the style's newest run that has a checkpoint, and keep everybody else from training in it meanwhile.
+def resumed(style: str, workspace: Workspace, method: str) -> Iterator[Path]:
+    """Give the style's newest run by a method that has a checkpoint, and keep everybody else from training in it meanwhile.
 
     Raises:
         CheckpointError: If there is none.
         TrainingError: If another process trains in it.
     """
-    run = run_to_resume(style, workspace)
+    run = run_to_resume(style, workspace, method)
     with hold(run):
         yield run
 
@@ -390,15 +390,16 @@ def first_meta(recipe: Recipe, assets: Mapping[str, Resolved], pictures: Trainin
     return Meta(step=step, images_seen=step * recipe.train.batch_size, recipe=recipe, assets=used, data=pictures.fingerprints())
 
 
-def run_to_resume(style: str, workspace: Workspace) -> Path:
-    """Return the style's newest run that has a checkpoint.
+def run_to_resume(style: str, workspace: Workspace, method: str | None = None) -> Path:
+    """Return the style's newest run that has a checkpoint, by one method if that is given.
 
     Raises:
         CheckpointError: If there is none.
     """
-    run = newest_run(workspace, style)
+    run = newest_run(workspace, style, method)
     if run is None:
-        raise CheckpointError(f"There is no run of {style} with a checkpoint to resume.", "Start one: stylekit train")
+        wanted = f"{style} by method {method}" if method else style
+        raise CheckpointError(f"There is no run of {wanted} with a checkpoint to resume.", "Start one: stylekit train")
     return run
 
 

@@ -118,7 +118,7 @@ def train(
             generator is not finite, or upstream's code fails.
     """
     workspace = workspace or Workspace()
-    with resumed(recipe.style, workspace) if resume else nullcontext() as run:
+    with resumed(recipe.style, workspace, recipe.train.method) if resume else nullcontext() as run:
         return _train(recipe, workspace, run, device, progress)
 
 

@@ -2,7 +2,7 @@
 
 Every 4x4 tile of the result is made from a 6x6 tile of the input: both go through small fixed transforms (their section 4.2),
 which the kernels here compute, and between them stand 36 matrix products over the channels, one grouped convolution for torch.
-In float32 the result is about five times less exact than a direct convolution's: 1e-6 of its standard deviation in the mean.
+In float32 the result is a few times less exact than a direct convolution's: 1e-6 of its standard deviation in the mean.
 """
 
 from __future__ import annotations
@@ -200,7 +200,6 @@ def weight_gradient(picture: Tensor, gradient: Tensor, slope: float = 1.0, gate:
     sums = torch.zeros(outputs)
     for first, rows, tiles in _parts(count, height, width):
         entered, spread = torch.empty(tiles, _POINTS, inputs), torch.empty(tiles, _POINTS, outputs)
-
         into = entered.numpy().reshape(-1), spread.numpy().reshape(-1)
 
         def transform(begin: int, end: int, into: tuple[Floats, Floats] = into, first: int = first) -> None:
@@ -236,7 +235,7 @@ class Kernel:
 
 
 class _Convolution(torch.autograd.Function):
-    """`convolve` with its gradients: by the picture with the same kernels, by the weights as torch has it."""
+    """`convolve` with its gradients, by the picture and by the weights."""
 
     @staticmethod
     def forward(ctx: Any, picture: Tensor, weight: Tensor, bias: Tensor, how: tuple[Kernel, float]) -> Tensor:

@@ -87,6 +87,28 @@ def test_the_digest_is_of_the_weights_and_not_of_their_file(tmp_path):
     assert (first.style, 'align.template="ffhq"' in first.inherits) == ("dots", True)
 
 
+def test_the_teacher_can_be_trained_on_after_its_student(workspace, tmp_path, monkeypatch, capsys):
+    first = tiny_recipe("train.max_steps=1")
+    teacher = train(first, workspace=workspace, device="cpu").run
+    student = train(
+        as_student(style_bundle(tmp_path / "style", LITE), "train.max_steps=1"), workspace=workspace, device="cpu"
+    ).run
+    assert engine.run_to_resume("dots", workspace) == engine.run_to_resume("dots", workspace, "student") == student
+    longer = train(tiny_recipe("train.max_steps=2"), workspace=workspace, device="cpu", resume=True)
+    assert (longer.run, longer.step) == (teacher, 2)
+    assert read_meta(chosen_checkpoint(student)).step == 1
+    assert pipeline._to_go_on_with(first.model_copy(update={"train": longer_of(first, 3)}), workspace).step == 2
+    with pytest.raises(CheckpointError, match="by method template"):
+        engine.run_to_resume("dots", workspace, "template")
+    monkeypatch.chdir(workspace.root)
+    assert run_command(["train", "--style", "dots", "--resume", "--student-of", str(teacher)]) == 2
+    assert "--resume --method student" in capsys.readouterr().err
+
+
+def longer_of(given, steps):
+    return given.train.model_copy(update={"max_steps": steps})
+
+
 def test_resume_equals_never_having_stopped_and_only_with_the_same_teacher(workspace, tmp_path):
     taught = as_student(style_bundle(tmp_path / "style", LITE))
     whole = train(taught, workspace=workspace, device="cpu").run
