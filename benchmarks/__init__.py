@@ -1,5 +1,5 @@
 """Measurements by hand; see README.md."""
 
-import os
+from stylekit import process
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `stylekit` sets it, before torch is loaded
+process.prepare()  # as the command line does, before torch is loaded

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer.main
 
+from stylekit import process
 from stylekit.modelscope.runtime.process import missing_packages
 from stylekit.paths import home, sha256_bytes
 
 if TYPE_CHECKING:
     from stylekit.images import Rgb
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's second thread, kept from a busy core, is else waited for in a loop
+process.prepare()
 
 _FACES: dict[tuple[Any, ...], list[Any]] = {}
 

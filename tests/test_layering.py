@@ -21,7 +21,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items(
 
 # Each row imports only from its own row and the rows above it.
 LAYERS = (
-    ("errors", "progress"),
+    ("errors", "progress", "process"),
     ("paths",),
     ("images",),
     ("pages",),

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from stylekit import __version__
+from stylekit import __version__, process
 from stylekit.cli import (
     assets,
     bench,
@@ -144,6 +144,5 @@ def _fail(message: str, hint: str, exit_code: int, as_json: bool) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
-    # Read by torch's OpenMP when it loads: its threads sleep when they wait, in place of keeping a core from ours (`nn.cpu`).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    process.prepare()
     sys.exit(run())

@@ -36,6 +36,7 @@ from stylekit.nn.palette import Palette
 from stylekit.nn.parts import in_parts
 from stylekit.nn.pretrained import load_pretrained
 from stylekit.nn.projected import LAYERS, ProjectedDiscriminator
+from stylekit.nn.threads import on_threads
 from stylekit.nn.unet import guided_filter
 from stylekit.nn.vgg import Vgg
 
@@ -53,6 +54,7 @@ _WEIGHT_OF = {
 }
 
 N = TypeVar("N")
+S = TypeVar("S", Tensor, dict[str, Tensor])
 FEATURE_NETWORKS: tuple[type[EfficientNetLite0 | Vgg], ...] = (EfficientNetLite0, Vgg)
 Features = Callable[[Tensor, tuple[str, ...]], dict[str, Tensor]]
 
@@ -154,7 +156,23 @@ def looking(
         look = torch.compile(look, **options)
     if accelerator.mixed_precision != "no":
         look = _in_precision(look, accelerator)
-    return in_parts(look) if low_vram else look
+    return spread_out(look, accelerator, options, low_vram=low_vram)
+
+
+def spread_out(
+    function: Callable[..., S], accelerator: Accelerator, options: dict[str, Any] | None, *, low_vram: bool
+) -> Callable[..., S]:
+    """Return a network as a step calls it: a few pictures at a time under `low_vram`, else on a CPU its cores side by side.
+
+    Args:
+        function: The network, or what looks through one.
+        accelerator: Several processes each have a core already.
+        options: What `compile_options` returned; compiled code is not for several threads.
+        low_vram: Whether to save memory.
+    """
+    if low_vram:
+        return in_parts(function)
+    return function if options is not None or accelerator.num_processes > 1 else on_threads(function)
 
 
 def _in_precision(look: Features, accelerator: Accelerator) -> Features:
@@ -232,7 +250,9 @@ class DctNet:
             name: accelerator.prepare(net) if any(True for _ in net.parameters()) else net for name, net in prepared.items()
         }
         self.generator = self.networks["generator"]
-        self._generate: Callable[[Tensor], Tensor] = in_parts(self.generator) if train.low_vram else self.generator
+        self._generate: Callable[[Tensor], Tensor] = spread_out(
+            self.generator, accelerator, self._compile, low_vram=train.low_vram
+        )
         self.discriminators = [net for name, net in self.networks.items() if name.startswith("disc_")]
         trained_by = {"generator": [self.generator], "discriminators": self.discriminators}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}

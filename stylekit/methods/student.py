@@ -16,10 +16,9 @@ from stylekit.assets import Resolved
 from stylekit.config.schema import Recipe
 from stylekit.data.sampler import generator_for
 from stylekit.methods.base import Batch, StepContext, StepResult, build_generator
-from stylekit.methods.dctnet import ADAM_BETAS, FEATURE_NETWORKS, Features, content_layers, load_frozen, looking
+from stylekit.methods.dctnet import ADAM_BETAS, FEATURE_NETWORKS, Features, content_layers, load_frozen, looking, spread_out
 from stylekit.nn import losses
 from stylekit.nn.device import begin_step, compile_options, explained_compiling
-from stylekit.nn.parts import in_parts
 
 
 class Student:
@@ -47,7 +46,7 @@ class Student:
             generator.compile(**self._compile)
         placed: nn.Module = generator.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.generator: nn.Module = accelerator.prepare(placed)
-        self._draw: Callable[[Tensor], Tensor] = in_parts(self.generator) if train.low_vram else self.generator
+        self._draw: Callable[[Tensor], Tensor] = spread_out(self.generator, accelerator, self._compile, low_vram=train.low_vram)
         self.networks = {"generator": self.generator}
         adam = torch.optim.Adam(self.generator.parameters(), lr=train.learning_rate, betas=ADAM_BETAS, fused=True)
         self.optimizers = {"generator": accelerator.prepare(adam)}

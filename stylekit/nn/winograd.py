@@ -7,7 +7,7 @@ In float32 the result is a few times less exact than a direct convolution's: 1e-
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, TypeAlias
@@ -24,12 +24,12 @@ from stylekit.nn.cpu import can_compile, compiled, in_parallel
 Floats: TypeAlias = NDArray[np.float32]
 
 _POINTS = 36
-_LANES = 16  # channels that a kernel works on at a time
-_TILES = 256  # at a time, so that what the transforms make stays in the processor's cache
+_LANES = 16  # numbers in the widest vector register
+_TILES = 128  # at a time, so that what the transforms make stays in the processor's cache
 # Below these the transforms cost more than they save.
-_FEWEST_CHANNELS = 64
+_FEWEST_CHANNELS = 32
 _FEWEST_TILES = 64
-_FEWEST_TILES_ANEW = 512
+_FEWEST_TILES_ANEW = 256
 
 _NEAR, _FAR = 0.75, 1.5
 """The product is taken at 0, plus and minus these, and infinity. With 1 and 2, as in the paper, it is 1.7 times less exact."""
@@ -150,18 +150,19 @@ def convolve(
     before, after = (1.0, slope) if gate is None else (slope, 1.0)
     biases = np.zeros(points.outputs, np.float32) if bias is None else bias.detach().numpy()
     result = made.numpy().reshape(-1)
+    enter_tiles, leave_tiles = _enter(points.inputs), _leave(points.outputs)
     for first, rows, tiles in _parts(count, height, width):
         entered = torch.empty(tiles, _POINTS * points.inputs)
         taken = entered.numpy().reshape(-1)
 
         def enter(begin: int, end: int, out: Floats = taken, first: int = first) -> None:
-            _enter(source, gates, before, out, (height, width, points.inputs, first, begin, end))
+            enter_tiles(source, gates, before, out, (height, width, first, begin, end))
 
         in_parallel(enter, rows)
         product = points.times(entered).numpy().reshape(-1)
 
         def leave(begin: int, end: int, of: Floats = product, first: int = first) -> None:
-            _leave(of, biases, after, result, (height, width, points.outputs, first, begin, end))
+            leave_tiles(of, biases, after, result, (height, width, first, begin, end))
 
         in_parallel(leave, rows)
     return made.permute(0, 3, 1, 2)
@@ -170,7 +171,7 @@ def convolve(
 def _parts(count: int, height: int, width: int) -> Iterator[tuple[int, int, int]]:
     """Yield rows of tiles to work on at once: the first, how many, and their tiles."""
     across, down = -(-width // 4), count * -(-height // 4)
-    parts = max(1, down * across // _TILES)
+    parts = min(down, max(1, down * across // _TILES))
     for part in range(parts):
         first, end = down * part // parts, down * (part + 1) // parts
         yield first, end - first, (end - first) * across
@@ -198,13 +199,14 @@ def weight_gradient(picture: Tensor, gradient: Tensor, slope: float = 1.0, gate:
     gates, negative = (back, 1.0) if gate is None else (_channels_last(gate), slope)
     points = torch.zeros(_POINTS, outputs, inputs)
     sums = torch.zeros(outputs)
+    enter, spread_tiles = _enter(inputs), _spread(outputs)
     for first, rows, tiles in _parts(count, height, width):
         entered, spread = torch.empty(tiles, _POINTS, inputs), torch.empty(tiles, _POINTS, outputs)
         into = entered.numpy().reshape(-1), spread.numpy().reshape(-1)
 
         def transform(begin: int, end: int, into: tuple[Floats, Floats] = into, first: int = first) -> None:
-            _enter(source, source, 1.0, into[0], (height, width, inputs, first, begin, end))
-            _spread(back, gates, negative, into[1], (height, width, outputs, first, begin, end))
+            enter(source, source, 1.0, into[0], (height, width, first, begin, end))
+            spread_tiles(back, gates, negative, into[1], (height, width, first, begin, end))
 
         in_parallel(transform, rows)
         torch.baddbmm(points, spread.permute(1, 2, 0), entered.transpose(0, 1), out=points)
@@ -298,220 +300,215 @@ def conv3x3(picture: Tensor, weight: Tensor, bias: Tensor, slope: float = 1.0, k
     return made if slope == 1 else F.leaky_relu(made, slope, inplace=True)
 
 
-@compiled(fastmath=True)
-def _enter(picture: Any, gate: Any, slope: Any, out: Any, where: Any) -> None:
-    """Transform the 6x6 tiles of some rows of tiles: `out[k, p, c]` of tile k, B^T d B in Lavin and Gray."""
-    height, width, channels, first, begin, end = where
-    gated = slope != 1
-    across = (width + 3) // 4
-    down = (height + 3) // 4
-    negative = np.float32(slope)
-    p, q = np.float32(_NEAR), np.float32(_FAR)
-    pp, qq = p * p, q * q
-    sum_, product = pp + qq, pp * qq
-    row = np.uintp(96)
-    lane = np.uintp(16)
-    a = np.empty(576, np.float32)
-    b = np.empty(576, np.float32)
-    for r in range(begin, end):
-        image = (first + r) // down
-        top = (first + r) % down * 4 - 1
-        for t in range(across):
-            left = t * 4 - 1
-            for c0 in range(0, channels, 16):
+# LLVM makes vector code of the innermost loops, over the channels, only where no more than eight pairs of places must be checked
+# not to overlap; places a known distance apart count as one. So the number of channels is a constant of each kernel, the first
+# pass stores what the second one loads pixel by pixel, not row by row, and indices are unsigned.
+
+
+@cache
+def _enter(channels: int) -> Callable[..., None]:
+    """Return the kernel that transforms 6x6 tiles of some rows of tiles: `out[k, p, c]` of tile k, Lavin and Gray's B^T d B."""
+    one = np.uintp(channels)
+
+    @compiled(fastmath=True)
+    def enter(picture: Any, gate: Any, slope: Any, out: Any, where: Any) -> None:
+        height, width, first, begin, end = where
+        gated = slope != 1
+        negative = np.float32(slope)
+        p, q = np.float32(_NEAR), np.float32(_FAR)
+        pp, qq = p * p, q * q
+        sum_, product = pp + qq, pp * qq
+        across, down = np.uintp((width + 3) // 4), (height + 3) // 4
+        line = np.uintp(width) * one
+        halfway = np.zeros((4 * across + 2) * 6 * one, np.float32)
+        near = np.empty(6 * line, np.float32)
+        for r in range(begin, end):
+            image, top = (first + r) // down, (first + r) % down * 4 - 1
+            if gated or top < 0 or top + 6 > height:
                 for i in range(6):
-                    y = top + i
-                    for j in range(6):
-                        x = left + j
-                        z = np.uintp((i * 6 + j) * 16)
-                        if 0 <= y < height and 0 <= x < width:
-                            o = np.uintp(((image * height + y) * width + x) * channels + c0)
-                            if gated:
-                                for c in range(lane):
-                                    v = picture[o + c]
-                                    a[z + c] = v if gate[o + c] > 0 else v * negative
-                            else:
-                                for c in range(lane):
-                                    a[z + c] = picture[o + c]
-                        else:
-                            for c in range(lane):
-                                a[z + c] = 0
-                for c in range(row):
-                    d0 = a[c]
-                    d1 = a[c + row]
-                    d2 = a[c + np.uintp(192)]
-                    d3 = a[c + np.uintp(288)]
-                    d4 = a[c + np.uintp(384)]
-                    d5 = a[c + np.uintp(480)]
+                    y, z = top + i, np.uintp(i) * line
+                    o = np.uintp((image * height + y) * width) * one
+                    if not 0 <= y < height:
+                        for c in range(line):
+                            near[z + c] = 0
+                    elif gated:
+                        for c in range(line):
+                            v = picture[o + c]
+                            near[z + c] = v if gate[o + c] > 0 else v * negative
+                    else:
+                        for c in range(line):
+                            near[z + c] = picture[o + c]
+                source, start = near, np.uintp(0)
+            else:
+                source, start = picture, np.uintp((image * height + top) * width) * one
+            for x in range(np.uintp(width)):
+                o, z = start + x * one, (x + np.uintp(1)) * np.uintp(6) * one
+                for c in range(one):
+                    d0 = source[o + c]
+                    d1 = source[o + c + line]
+                    d2 = source[o + c + np.uintp(2) * line]
+                    d3 = source[o + c + np.uintp(3) * line]
+                    d4 = source[o + c + np.uintp(4) * line]
+                    d5 = source[o + c + np.uintp(5) * line]
                     s = d4 - qq * d2
                     u = p * (d3 - qq * d1)
                     v = d4 - pp * d2
                     w = q * (d3 - pp * d1)
-                    b[c] = product * d0 - sum_ * d2 + d4
-                    b[c + row] = s + u
-                    b[c + np.uintp(192)] = s - u
-                    b[c + np.uintp(288)] = v + w
-                    b[c + np.uintp(384)] = v - w
-                    b[c + np.uintp(480)] = product * d1 - sum_ * d3 + d5
+                    halfway[z + c] = product * d0 - sum_ * d2 + d4
+                    halfway[z + c + one] = s + u
+                    halfway[z + c + np.uintp(2) * one] = s - u
+                    halfway[z + c + np.uintp(3) * one] = v + w
+                    halfway[z + c + np.uintp(4) * one] = v - w
+                    halfway[z + c + np.uintp(5) * one] = product * d1 - sum_ * d3 + d5
+            for t in range(across):
                 for i in range(np.uintp(6)):
-                    z = i * row
-                    for c in range(lane):
-                        d0 = b[z + c]
-                        d1 = b[z + c + np.uintp(16)]
-                        d2 = b[z + c + np.uintp(32)]
-                        d3 = b[z + c + np.uintp(48)]
-                        d4 = b[z + c + np.uintp(64)]
-                        d5 = b[z + c + np.uintp(80)]
+                    o = (t * np.uintp(24) + i) * one
+                    z = ((np.uintp(r) * across + t) * np.uintp(36) + i * np.uintp(6)) * one
+                    for c in range(one):
+                        d0 = halfway[o + c]
+                        d1 = halfway[o + c + np.uintp(6) * one]
+                        d2 = halfway[o + c + np.uintp(12) * one]
+                        d3 = halfway[o + c + np.uintp(18) * one]
+                        d4 = halfway[o + c + np.uintp(24) * one]
+                        d5 = halfway[o + c + np.uintp(30) * one]
                         s = d4 - qq * d2
                         u = p * (d3 - qq * d1)
                         v = d4 - pp * d2
                         w = q * (d3 - pp * d1)
-                        a[z + c] = product * d0 - sum_ * d2 + d4
-                        a[z + c + np.uintp(16)] = s + u
-                        a[z + c + np.uintp(32)] = s - u
-                        a[z + c + np.uintp(48)] = v + w
-                        a[z + c + np.uintp(64)] = v - w
-                        a[z + c + np.uintp(80)] = product * d1 - sum_ * d3 + d5
-                tile = (r * across + t) * 36
-                for point in range(36):
-                    o = np.uintp((tile + point) * channels + c0)
-                    z = np.uintp(point * 16)
-                    for c in range(lane):
-                        out[o + c] = a[z + c]
+                        out[z + c] = product * d0 - sum_ * d2 + d4
+                        out[z + c + one] = s + u
+                        out[z + c + np.uintp(2) * one] = s - u
+                        out[z + c + np.uintp(3) * one] = v + w
+                        out[z + c + np.uintp(4) * one] = v - w
+                        out[z + c + np.uintp(5) * one] = product * d1 - sum_ * d3 + d5
+
+    return enter
 
 
-@compiled(fastmath=True)
-def _leave(product: Any, bias: Any, slope: Any, out: Any, where: Any) -> None:
-    """Bring some rows of tiles back, A^T m A in Lavin and Gray, add the bias and take the leaky ReLU."""
-    height, width, channels, first, begin, end = where
-    across = (width + 3) // 4
-    down = (height + 3) // 4
-    negative = np.float32(slope)
-    p, q = np.float32(_NEAR), np.float32(_FAR)
-    pp, qq, ppp, qqq = p * p, q * q, p * p * p, q * q * q
-    row = np.uintp(96)
-    lane = np.uintp(16)
-    m = np.empty(576, np.float32)
-    e = np.empty(384, np.float32)
-    for r in range(begin, end):
-        image = (first + r) // down
-        top = (first + r) % down * 4
-        for t in range(across):
-            left = t * 4
-            tile = (r * across + t) * 36
-            for c0 in range(0, channels, 16):
-                for point in range(36):
-                    o = np.uintp((tile + point) * channels + c0)
-                    w = np.uintp(point * 16)
-                    for c in range(lane):
-                        m[w + c] = product[o + c]
-                for c in range(row):
-                    m0 = m[c]
-                    s = m[c + row] + m[c + np.uintp(192)]
-                    d = m[c + row] - m[c + np.uintp(192)]
-                    u = m[c + np.uintp(288)] + m[c + np.uintp(384)]
-                    v = m[c + np.uintp(288)] - m[c + np.uintp(384)]
-                    e[c] = m0 + s + u
-                    e[c + row] = p * d + q * v
-                    e[c + np.uintp(192)] = pp * s + qq * u
-                    e[c + np.uintp(288)] = ppp * d + qqq * v + m[c + np.uintp(480)]
-                for i in range(np.uintp(4)):
-                    w = i * row
-                    z = i * np.uintp(64)
-                    for c in range(lane):
-                        m0 = e[w + c]
-                        s = e[w + c + np.uintp(16)] + e[w + c + np.uintp(32)]
-                        d = e[w + c + np.uintp(16)] - e[w + c + np.uintp(32)]
-                        u = e[w + c + np.uintp(48)] + e[w + c + np.uintp(64)]
-                        v = e[w + c + np.uintp(48)] - e[w + c + np.uintp(64)]
-                        shift = bias[np.uintp(c0) + c]
-                        y0 = m0 + s + u + shift
+@cache
+def _leave(channels: int) -> Callable[..., None]:
+    """Return the kernel that brings some rows of tiles back, Lavin and Gray's A^T m A, adds the bias, takes the leaky ReLU."""
+    one = np.uintp(channels)
+
+    @compiled(fastmath=True)
+    def leave(product: Any, bias: Any, slope: Any, out: Any, where: Any) -> None:
+        height, width, first, begin, end = where
+        negative = np.float32(slope)
+        p, q = np.float32(_NEAR), np.float32(_FAR)
+        pp, qq, ppp, qqq = p * p, q * q, p * p * p, q * q * q
+        across, down = (width + 3) // 4, (height + 3) // 4
+        halfway = np.empty(np.uintp(24) * one, np.float32)
+        made = np.empty(np.uintp(16) * one, np.float32)
+        for r in range(begin, end):
+            image, top = (first + r) // down, (first + r) % down * 4
+            for t in range(across):
+                left = t * 4
+                for i in range(np.uintp(6)):
+                    o = (np.uintp(r * across + t) * np.uintp(36) + i * np.uintp(6)) * one
+                    z = i * np.uintp(4) * one
+                    for c in range(one):
+                        m1 = product[o + c + one]
+                        m2 = product[o + c + np.uintp(2) * one]
+                        m3 = product[o + c + np.uintp(3) * one]
+                        m4 = product[o + c + np.uintp(4) * one]
+                        s, d, u, v = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+                        halfway[z + c] = product[o + c] + s + u
+                        halfway[z + c + one] = p * d + q * v
+                        halfway[z + c + np.uintp(2) * one] = pp * s + qq * u
+                        halfway[z + c + np.uintp(3) * one] = ppp * d + qqq * v + product[o + c + np.uintp(5) * one]
+                for j in range(np.uintp(4)):
+                    o = j * one
+                    for c in range(one):
+                        m1 = halfway[o + c + np.uintp(4) * one]
+                        m2 = halfway[o + c + np.uintp(8) * one]
+                        m3 = halfway[o + c + np.uintp(12) * one]
+                        m4 = halfway[o + c + np.uintp(16) * one]
+                        s, d, u, v = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+                        shift = bias[c]
+                        y0 = halfway[o + c] + s + u + shift
                         y1 = p * d + q * v + shift
                         y2 = pp * s + qq * u + shift
-                        y3 = ppp * d + qqq * v + e[w + c + np.uintp(80)] + shift
-                        m[z + c] = y0 if y0 > 0 else y0 * negative
-                        m[z + c + np.uintp(16)] = y1 if y1 > 0 else y1 * negative
-                        m[z + c + np.uintp(32)] = y2 if y2 > 0 else y2 * negative
-                        m[z + c + np.uintp(48)] = y3 if y3 > 0 else y3 * negative
+                        y3 = ppp * d + qqq * v + halfway[o + c + np.uintp(20) * one] + shift
+                        made[o + c] = y0 if y0 > 0 else y0 * negative
+                        made[o + c + np.uintp(4) * one] = y1 if y1 > 0 else y1 * negative
+                        made[o + c + np.uintp(8) * one] = y2 if y2 > 0 else y2 * negative
+                        made[o + c + np.uintp(12) * one] = y3 if y3 > 0 else y3 * negative
+                row = np.uintp(min(4, width - left)) * one
                 for i in range(min(4, height - top)):
-                    for j in range(min(4, width - left)):
-                        o = np.uintp(((image * height + top + i) * width + left + j) * channels + c0)
-                        w = np.uintp((i * 4 + j) * 16)
-                        for c in range(lane):
-                            out[o + c] = m[w + c]
+                    o = np.uintp((image * height + top + i) * width + left) * one
+                    z = np.uintp(4 * i) * one
+                    for c in range(row):
+                        out[o + c] = made[z + c]
+
+    return leave
 
 
-@compiled(fastmath=True)
-def _spread(gradient: Any, gate: Any, slope: Any, out: Any, where: Any) -> None:
-    """Transform the 4x4 tiles of some rows of tiles of a gradient, A g A^T: the way back through `_leave`."""
-    height, width, channels, first, begin, end = where
-    gated = slope != 1
-    across = (width + 3) // 4
-    down = (height + 3) // 4
-    negative = np.float32(slope)
-    p, q = np.float32(_NEAR), np.float32(_FAR)
-    pp, qq, ppp, qqq = p * p, q * q, p * p * p, q * q * q
-    lane = np.uintp(16)
-    row = np.uintp(64)
-    a = np.empty(576, np.float32)
-    b = np.empty(384, np.float32)
-    for r in range(begin, end):
-        image = (first + r) // down
-        top = (first + r) % down * 4
-        for t in range(across):
-            left = t * 4
-            tile = (r * across + t) * 36
-            for c0 in range(0, channels, 16):
+@cache
+def _spread(channels: int) -> Callable[..., None]:
+    """Return the kernel that transforms 4x4 tiles of some rows of tiles of a gradient, A g A^T: back through `_leave`."""
+    one = np.uintp(channels)
+
+    @compiled(fastmath=True)
+    def spread(gradient: Any, gate: Any, slope: Any, out: Any, where: Any) -> None:
+        height, width, first, begin, end = where
+        gated = slope != 1
+        negative = np.float32(slope)
+        p, q = np.float32(_NEAR), np.float32(_FAR)
+        pp, qq, ppp, qqq = p * p, q * q, p * p * p, q * q * q
+        across, down = np.uintp((width + 3) // 4), (height + 3) // 4
+        line = np.uintp(width) * one
+        halfway = np.zeros(4 * across * 6 * one, np.float32)
+        near = np.empty(4 * line, np.float32)
+        for r in range(begin, end):
+            image, top = (first + r) // down, (first + r) % down * 4
+            if gated or top + 4 > height:
                 for i in range(4):
-                    for j in range(4):
-                        w = np.uintp((i * 4 + j) * 16)
-                        if top + i < height and left + j < width:
-                            o = np.uintp(((image * height + top + i) * width + left + j) * channels + c0)
-                            if gated:
-                                for c in range(lane):
-                                    v = gradient[o + c]
-                                    a[w + c] = v if gate[o + c] > 0 else v * negative
-                            else:
-                                for c in range(lane):
-                                    a[w + c] = gradient[o + c]
-                        else:
-                            for c in range(lane):
-                                a[w + c] = 0
-                for c in range(row):
-                    g0 = a[c]
-                    g1 = a[c + np.uintp(64)]
-                    g2 = a[c + np.uintp(128)]
-                    g3 = a[c + np.uintp(192)]
-                    even = g0 + pp * g2
-                    odd = p * g1 + ppp * g3
-                    even2 = g0 + qq * g2
-                    odd2 = q * g1 + qqq * g3
-                    b[c] = g0
-                    b[c + np.uintp(64)] = even + odd
-                    b[c + np.uintp(128)] = even - odd
-                    b[c + np.uintp(192)] = even2 + odd2
-                    b[c + np.uintp(256)] = even2 - odd2
-                    b[c + np.uintp(320)] = g3
+                    y, z = top + i, np.uintp(i) * line
+                    o = np.uintp((image * height + y) * width) * one
+                    if y >= height:
+                        for c in range(line):
+                            near[z + c] = 0
+                    elif gated:
+                        for c in range(line):
+                            v = gradient[o + c]
+                            near[z + c] = v if gate[o + c] > 0 else v * negative
+                    else:
+                        for c in range(line):
+                            near[z + c] = gradient[o + c]
+                source, start = near, np.uintp(0)
+            else:
+                source, start = gradient, np.uintp((image * height + top) * width) * one
+            for x in range(np.uintp(width)):
+                o, z = start + x * one, x * np.uintp(6) * one
+                for c in range(one):
+                    g0 = source[o + c]
+                    g1 = source[o + c + line]
+                    g2 = source[o + c + np.uintp(2) * line]
+                    g3 = source[o + c + np.uintp(3) * line]
+                    even, odd = g0 + pp * g2, p * g1 + ppp * g3
+                    even2, odd2 = g0 + qq * g2, q * g1 + qqq * g3
+                    halfway[z + c] = g0
+                    halfway[z + c + one] = even + odd
+                    halfway[z + c + np.uintp(2) * one] = even - odd
+                    halfway[z + c + np.uintp(3) * one] = even2 + odd2
+                    halfway[z + c + np.uintp(4) * one] = even2 - odd2
+                    halfway[z + c + np.uintp(5) * one] = g3
+            for t in range(across):
                 for i in range(np.uintp(6)):
-                    w = i * np.uintp(64)
-                    z = i * np.uintp(96)
-                    for c in range(lane):
-                        g0 = b[w + c]
-                        g1 = b[w + c + np.uintp(16)]
-                        g2 = b[w + c + np.uintp(32)]
-                        g3 = b[w + c + np.uintp(48)]
-                        even = g0 + pp * g2
-                        odd = p * g1 + ppp * g3
-                        even2 = g0 + qq * g2
-                        odd2 = q * g1 + qqq * g3
-                        a[z + c] = g0
-                        a[z + c + np.uintp(16)] = even + odd
-                        a[z + c + np.uintp(32)] = even - odd
-                        a[z + c + np.uintp(48)] = even2 + odd2
-                        a[z + c + np.uintp(64)] = even2 - odd2
-                        a[z + c + np.uintp(80)] = g3
-                for point in range(36):
-                    o = np.uintp((tile + point) * channels + c0)
-                    w = np.uintp(point * 16)
-                    for c in range(lane):
-                        out[o + c] = a[w + c]
+                    o = (t * np.uintp(24) + i) * one
+                    z = ((np.uintp(r) * across + t) * np.uintp(36) + i * np.uintp(6)) * one
+                    for c in range(one):
+                        g0 = halfway[o + c]
+                        g1 = halfway[o + c + np.uintp(6) * one]
+                        g2 = halfway[o + c + np.uintp(12) * one]
+                        g3 = halfway[o + c + np.uintp(18) * one]
+                        even, odd = g0 + pp * g2, p * g1 + ppp * g3
+                        even2, odd2 = g0 + qq * g2, q * g1 + qqq * g3
+                        out[z + c] = g0
+                        out[z + c + one] = even + odd
+                        out[z + c + np.uintp(2) * one] = even - odd
+                        out[z + c + np.uintp(3) * one] = even2 + odd2
+                        out[z + c + np.uintp(4) * one] = even2 - odd2
+                        out[z + c + np.uintp(5) * one] = g3
+
+    return spread

@@ -77,20 +77,23 @@ class Parts:
         self._device = device
         self._began = 0.0
         self._depth = 0
+        self._lock = threading.Lock()  # a network's hooks are called by all threads that a batch is divided among
 
     def enter(self) -> None:
         """Begin a part."""
-        if self._depth == 0:
-            settle(self._device)
-            self._began = time.perf_counter()
-        self._depth += 1
+        with self._lock:
+            if self._depth == 0:
+                settle(self._device)
+                self._began = time.perf_counter()
+            self._depth += 1
 
     def leave(self, name: str) -> None:
         """End the part that was begun last."""
-        self._depth -= 1
-        if self._depth == 0:
-            settle(self._device)
-            self.seconds[name] += time.perf_counter() - self._began
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                settle(self._device)
+                self.seconds[name] += time.perf_counter() - self._began
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

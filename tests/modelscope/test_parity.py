@@ -6,6 +6,7 @@ Each test prints the figures that docs/parity.md quotes; `-rP` shows them.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -242,7 +243,7 @@ class Ours:
             self.method.networks[name].to(dtype)
         for name, state in weights.optimizers.items():
             load_optimizer(self.method.optimizers[name], state)
-        self.method.content.__self__.to(dtype)
+        inspect.unwrap(self.method.content).__self__.to(dtype)
 
     def take(self, batches):
         """Step through batches and record what upstream's graph records."""
