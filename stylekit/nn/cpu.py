@@ -61,8 +61,9 @@ def compiled(*, fastmath: bool = False) -> Callable[[F], F]:
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix=_NAME)
+def _threads() -> ThreadPoolExecutor:
+    """Return as many as there are processors, started when needed: several threads may each ask for some (`nn.threads`)."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=_NAME)
 
 
 if hasattr(os, "register_at_fork"):
@@ -76,7 +77,7 @@ def in_parallel(work: Callable[[int, int], None], count: int) -> None:
         work(0, count)
         return
     ends = [count * part // threads for part in range(threads + 1)]
-    others = [_threads(threads - 1).submit(work, ends[part], ends[part + 1]) for part in range(1, threads)]
+    others = [_threads().submit(work, ends[part], ends[part + 1]) for part in range(1, threads)]
     work(0, ends[1])
     for other in others:
         other.result()
