@@ -27,7 +27,7 @@ demo: $(INSTALLED)
 	cd $(DEMO_DIR) && $(CURDIR)/$(BIN)/stylekit run $(CURDIR)/recipes/demo.yaml $(if $(STEPS),--set train.max_steps=$(STEPS))
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

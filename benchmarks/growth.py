@@ -1,6 +1,6 @@
 """What a training step and its memory grow to with the batch and the size of the pictures.
 
-    python -m benchmarks.growth --memory 20 --limit 900
+    python -m benchmarks.growth --memory 20 --limit 300
 
 Every point is measured in a process of its own, with a cap on its memory and on its time. What exceeds one is written as such,
 and what is larger in both batch and size is not tried. Points that are in the day's file of the same preset, steps and limits

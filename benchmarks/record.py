@@ -15,9 +15,10 @@ from stylekit.speed.machine import Machine
 RESULTS = Path(__file__).parent / "results"
 
 COUNTED = (
-    "Operations are counted as those of direct convolutions. Winograd's algorithm does a quarter of the multiplications of a 3x3 "
-    "convolution, so where it is taken (by ours on a CPU, by cuDNN where it chooses so) a share is no utilization and may exceed "
-    "100%."
+    "Operations are those that are needed, as direct convolutions, whatever an engine does. Winograd's algorithm does a quarter "
+    "of the multiplications of a 3x3 convolution, so where it is taken (by ours on a CPU, by cuDNN where it chooses so) a share "
+    "is no utilization and may exceed 100%. So may direct convolutions of the matrix rate, where they are faster than a matrix "
+    "product."
 )
 """What is to be said beside shares of a rate."""
 

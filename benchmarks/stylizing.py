@@ -4,8 +4,9 @@
     python -m benchmarks.stylizing --style BUNDLE    # a style's own
 
 TensorFlow's graph is the one that ModelScope's CartoonTranslationExporter freezes, with the same weights. Ours is what
-`stylekit export --format onnx` writes; `unet-lite` is another network, of drawn weights. Each engine gets one picture at a time
-with all threads it takes by itself; making levels of the result is part of upstream's graph and is added to ours.
+`stylekit export --format onnx` writes, and what `stylekit stylize` takes for large pictures on a CPU; `unet-lite` is another
+network, of drawn weights. Each engine gets one picture at a time with all threads it takes by itself, after a rest in which the
+threads of the one before fall asleep; making levels of the result is part of upstream's graph and is added to ours.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
@@ -33,19 +35,21 @@ from stylekit.config.schema import NetworkRecipe
 from stylekit.exporters.onnx_graph import to_onnx
 from stylekit.exporters.verify import run_onnx
 from stylekit.modelscope.graph.frozen import frozen_graph
+from stylekit.nn.cpu import keep_freed_memory
 from stylekit.nn.generators import make_generator, multiplications, network_of
 from stylekit.nn.unet import Generator
 from stylekit.speed.arithmetic import operations, unet
 from stylekit.speed.machine import arithmetic_rates, describe
-from stylekit.speed.stylizing import SIZES
+from stylekit.speed.stylizing import sizes_of
 from stylekit.speed.timing import seconds
 from stylekit.stylizer.network import Floats, torch_network
 
-UPSTREAM, ONNX, TORCH, LITE = "upstream, TensorFlow", "onnxruntime", "torch", "unet-lite, onnxruntime"
+UPSTREAM, ONNX, TORCH, LITE = "upstream, TensorFlow", "onnxruntime", "torch, our kernels", "unet-lite, onnxruntime"
 
 _CPU = torch.device("cpu")
 _LITE = NetworkRecipe(arch="unet-lite")
 _RATE_REPEATS = 3
+_REST_S = 0.1
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:
@@ -94,10 +98,12 @@ def compare(record: Record, *, style: str | None, rounds: int, sizes: Sequence[t
                 for name, rate in arithmetic_rates(_CPU, repeats=_RATE_REPEATS).items():
                     rates.setdefault(name, []).append(rate)
                 into = str(scratch / "made") if number == 0 else None
+                time.sleep(_REST_S)
                 taken[UPSTREAM].append(upstream.ask(photo=str(scratch / "photo"), into=into)["seconds"])
                 if into:
                     made[UPSTREAM] = np.array(load_file(into)["stylized"][..., ::-1])
                 for name, network in ours.items():
+                    time.sleep(_REST_S)
                     taken[name].append(seconds(_work(network, levels, name, made), _CPU))
             middle_rates = {name: statistics.median(each) for name, each in rates.items()}
             needed = operations(layers, height, width)
@@ -204,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--size", action="append", metavar="HxW", help="may be repeated; 288x288 and 720x960 by default")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the figures")
     given = parser.parse_args(arguments)
-    sizes = [(int(h), int(w)) for h, _, w in (size.partition("x") for size in given.size or [])] or SIZES
+    sizes = [(int(h), int(w)) for h, _, w in (size.partition("x") for size in given.size or [])] or sizes_of(256)
+    keep_freed_memory()  # as `stylekit stylize` does
     protocol = {"style": given.style, "rounds": given.rounds, "sizes": sizes}
     record = Record("stylize", describe(_CPU), protocol, given.output)
     compare(record, style=given.style, rounds=given.rounds, sizes=sizes)

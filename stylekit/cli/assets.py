@@ -9,6 +9,7 @@ import typer
 
 from stylekit.cli.console import Outcome
 from stylekit.cli.options import EVERYWHERE
+from stylekit.errors import UsageError
 
 app = typer.Typer(help="Weights and data sets: list, fetch, or bring your own.", no_args_is_help=True)
 
@@ -56,3 +57,20 @@ def add(
 
     added = add_asset(role, file, name)
     return Outcome(added, f"{added.name} is now read from your file ({added.path}).")
+
+
+@app.command("slim", epilog=EVERYWHERE)
+def slim(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="`vgg19.npy`, 548 MB.")],
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="The file to write, 21 MB.")],
+) -> Outcome:
+    """Write what training needs of VGG-19 as float16, to carry it to another machine: conv1_1 to conv4_4."""
+    from stylekit.nn.vgg import slim_vgg19
+
+    if into.exists():
+        raise UsageError(f"{into} exists.", "Name a new file.")
+    size = slim_vgg19(file, into)
+    return Outcome(
+        {"path": into, "bytes": size},
+        f"{into}: {size / 1e6:.1f} MB\nNext, there: stylekit assets add content {into.name} --name vgg19-caffe",
+    )

@@ -120,7 +120,7 @@ def stylize(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Pictures to time with each engine at each size.")] = 3,
     device: Device = None,
 ) -> Outcome:
-    """Time the style's network for a face (288x288) and a whole picture (720x960), in onnxruntime and torch."""
+    """Time the style's network for a face and a whole picture, at the sizes it sees them, in onnxruntime and torch."""
     from stylekit.speed.stylizing import bench_stylize
 
     report = bench_stylize(Path(style) if style and Path(style).exists() else style, rounds=steps, device=device)

@@ -82,8 +82,10 @@ def stylize(
                 "Leave out --mode, --size, --strength and --fast.",
             )
     else:
+        from stylekit.nn.cpu import keep_freed_memory
         from stylekit.stylizer import stylize
 
+        keep_freed_memory()
         draw = partial(stylize, mode=mode, size=size, strength=strength, fast=fast)
     report = draw(
         inputs,

@@ -28,7 +28,7 @@ def superpixels(batch: Tensor, *, bgr: bool = False, segments: int = SEGMENTS, e
     `slic_torch` names, on a GPU, without leaving it.
 
     Args:
-        batch: [N, 3, H, W] RGB in about [-1, 1]. A picture with a value that is not finite comes out as NaN.
+        batch: [N, 3, H, W] RGB in about [-1, 1]. A channel of a picture with a value that is not finite comes out not finite.
         bgr: Give SLIC the channels in B, G, R order, as upstream does although its Lab conversion assumes RGB.
         segments: Regions to aim for.
         engine: `scikit-image` has the regions found by that package, whatever the device.

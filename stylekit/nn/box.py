@@ -24,9 +24,9 @@ def box_mean(x: Tensor, radius: int) -> Tensor:
     if (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and can_compile()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and can_compile()
     ):
         mean: Tensor = _BoxMean.apply(x, radius)  # type: ignore[no-untyped-call]
         return mean

@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, TypeVar
@@ -71,14 +71,27 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_parallel(work: Callable[[int, int], None], count: int) -> None:
-    """Call `work(first, end)` on parts that together make `range(count)`, one on each of torch's threads."""
-    threads = min(torch.get_num_threads(), count)
-    if threads <= 1 or threading.current_thread().name.startswith(_NAME):  # a part's own parts are done by its thread
+    """Call `work(first, end)` on parts that together make `range(count)`, one on each of torch's threads.
+
+    Torch's own operators take one thread each inside, and in a thread that first uses torch meanwhile.
+    """
+    threads = torch.get_num_threads()
+    parts = min(threads, count)
+    if parts <= 1 or threading.current_thread().name.startswith(_NAME):  # a part's own parts are done by its thread
         work(0, count)
         return
-    ends = [count * part // threads for part in range(threads + 1)]
-    others = [_threads().submit(work, ends[part], ends[part + 1]) for part in range(1, threads)]
-    work(0, ends[1])
+
+    def alone(first: int, end: int) -> None:
+        torch.set_num_threads(1)
+        work(first, end)
+
+    ends = [count * part // parts for part in range(parts + 1)]
+    others = [_threads().submit(alone, ends[part], ends[part + 1]) for part in range(1, parts)]
+    try:
+        alone(0, ends[1])
+    finally:
+        wait(others)
+        torch.set_num_threads(threads)
     for other in others:
         other.result()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, wraps
 from typing import Any, TypeVar
 
@@ -27,7 +27,8 @@ def on_threads(function: Callable[..., Seen]) -> Callable[..., Seen]:
     """Return a function that does the same to a batch on a CPU, its pictures divided among torch's threads.
 
     The result and its gradients are the same up to the order of addition, which is that of the parts. Elsewhere than on a CPU,
-    and where there is one thread or one picture, the function itself is called.
+    and where there is one thread or one picture, the function itself is called. A result's graph is gone back through once. A
+    thread that first uses torch meanwhile has the parts' number of threads.
 
     Args:
         function: Of a batch [N, ...], and of other arguments without gradient, to a tensor [N, ...] or to several by name; each
@@ -38,7 +39,7 @@ def on_threads(function: Callable[..., Seen]) -> Callable[..., Seen]:
 
     @wraps(function, updated=())
     def divided(batch: Tensor, *others: Any) -> Any:
-        if batch.device.type != "cpu" or min(torch.get_num_threads(), len(batch)) == 1:
+        if batch.device.type != "cpu" or min(torch.get_num_threads(), len(batch)) <= 1:
             return function(batch, *others)
 
         def named(part: Tensor) -> Mapping[str, Tensor]:
@@ -64,7 +65,6 @@ class _Divided(torch.autograd.Function):
         wanted: bool,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.wanted = ([True] if batch.requires_grad else []) + [p.requires_grad for p in parameters]
         ctx.by_batch, ctx.parameters = batch.requires_grad, parameters
         wanted = wanted and (ctx.by_batch or any(p.requires_grad for p in parameters))
 
@@ -114,7 +114,7 @@ def _each_alone(work: Callable[[T], R], jobs: Sequence[T]) -> list[R]:
         torch.set_num_threads(max(1, threads // len(jobs)))  # of this thread, and of those that start later
         return work(job)
 
-    try:
-        return list(_pool(len(jobs)).map(alone, jobs))
-    finally:
-        torch.set_num_threads(threads)
+    done = [_pool(len(jobs)).submit(alone, job) for job in jobs]
+    wait(done)
+    torch.set_num_threads(threads)
+    return [each.result() for each in done]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stylekit.errors import RecipeError
 from stylekit.nn.box import box_mean
-from stylekit.nn.winograd import conv3x3
+from stylekit.nn.winograd import FrozenWeights, conv3x3
 
 LEAKY_SLOPE = 0.2
 
@@ -78,16 +78,30 @@ def convolve_to_few(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.pixel_shuffle(blocks, 2)
 
 
+class _Convolution(nn.Conv2d):
+    """3x3, stride 1, zero padding 1, then a leaky ReLU."""
+
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, outputs: int, slope: float = LEAKY_SLOPE) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self._slope, self._frozen = slope, FrozenWeights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv3x3(x, self.weight, self.bias, self._slope, self._frozen.of(x, self.weight))
+
+
 class _Residual(nn.Module):
     """Convolution, leaky ReLU, convolution, plus the input; nothing after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = _Convolution(channels, channels)
+        self.conv2 = _Convolution(channels, channels, slope=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + _conv(_conv(x, self.conv1), self.conv2, slope=1.0)
+        made: Tensor = self.conv2(self.conv1(x))
+        return x + made
 
 
 class UNet(nn.Module):
@@ -104,14 +118,14 @@ class UNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 7, padding=3)
         self.down1a = nn.Conv2d(width, width, 3, stride=2)
-        self.down1b = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.down1b = _Convolution(width, 2 * width)
         self.down2a = nn.Conv2d(2 * width, 2 * width, 3, stride=2)
-        self.down2b = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.down2b = _Convolution(2 * width, 4 * width)
         self.res = nn.ModuleList(_Residual(4 * width) for _ in range(blocks))
-        self.mid = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
-        self.up1a = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
-        self.up1b = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.up2 = nn.Conv2d(width, width, 3, padding=1)
+        self.mid = _Convolution(4 * width, 2 * width)
+        self.up1a = _Convolution(2 * width, 2 * width)
+        self.up1b = _Convolution(2 * width, width)
+        self.up2 = _Convolution(width, width)
         self.head = nn.Conv2d(width, 3, 7, padding=3)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -123,21 +137,16 @@ class UNet(nn.Module):
         """Translate [N, 3, H, W]; H and W must be multiples of 4."""
         full = _activate(self.stem(photo))
         half = _activate(self.down1a(same_padding_stride2(full)))
-        half = _conv(half, self.down1b)
+        half = self.down1b(half)
         x = _activate(self.down2a(same_padding_stride2(half)))
-        x = _conv(x, self.down2b)
+        x = self.down2b(x)
         for block in self.res:
             x = block(x)
-        x = upsample_legacy(_conv(x, self.mid))
-        x = _conv(x + half, self.up1a)
-        x = upsample_legacy(_conv(x, self.up1b))
-        x = _conv(x + full, self.up2)
+        x = upsample_legacy(self.mid(x))
+        x = self.up1a(x + half)
+        x = upsample_legacy(self.up1b(x))
+        x = self.up2(x + full)
         return convolve_to_few(x, self.head)
-
-
-def _conv(x: Tensor, conv: nn.Conv2d, slope: float = LEAKY_SLOPE) -> Tensor:
-    assert conv.bias is not None
-    return conv3x3(x, conv.weight, conv.bias, slope)
 
 
 def _activate(x: Tensor) -> Tensor:

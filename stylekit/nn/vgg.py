@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stylekit.errors import AssetError
 from stylekit.nn.winograd import FrozenWeights, conv3x3
+from stylekit.paths import atomic_write_bytes
 
 _REPEATS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -291,6 +292,34 @@ def load_vgg19_caffe(path: Path, last: str | None = None) -> Vgg:
     """
     arrays = {k: (v[0], v[1]) for k, v in read_array_dict(path).items() if len(v) == 2}
     return _fill(Vgg(19, VGG19_MEAN_BGR, last or ("conv5_4" if "conv5_4" in arrays else "conv4_4")), arrays, path)
+
+
+def slim_vgg19(path: Path, into: Path, last: str = "conv4_4") -> int:
+    """Write what the content loss needs of a VGG-19 as float16, in the form of `vgg19.npy`, which `load_vgg19_caffe` reads.
+
+    Args:
+        path: `vgg19.npy`.
+        into: The file to write.
+        last: Name of the last convolution to keep.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        AssetError: If `path` is not that, or a number of it is too large for float16.
+    """
+    network = load_vgg19_caffe(path, last)
+    layers: dict[str, list[NDArray[np.float16]]] = {}
+    for name, conv in network.convs.items():
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        layers[name] = [conv.weight.permute(2, 3, 1, 0).contiguous().half().numpy(), conv.bias.half().numpy()]
+        if not all(np.isfinite(each).all() for each in layers[name]):
+            raise AssetError(f"{path}: layer {name} holds numbers that float16 cannot.", "Use the file as it is.")
+    content = io.BytesIO()
+    np.save(content, np.array(layers, object), allow_pickle=True)
+    atomic_write_bytes(into, content.getvalue())
+    return len(content.getvalue())
 
 
 def load_vgg16_hed(path: Path, last: str = "conv5_3") -> Vgg:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import psutil
 
+from stylekit import process
 from stylekit.errors import StylekitError
 from stylekit.speed.memory import GB, resident_bytes
 
@@ -75,7 +76,7 @@ def measure_apart(
         The result, or why there is none; a task that exceeds a limit is ended.
     """
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "stylekit.speed.apart"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -83,46 +84,46 @@ def measure_apart(
             env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
         )
         ended: list[Outcome] = []
-        watcher = threading.Thread(target=_watch, args=(process, memory_gb, limit_s, ended), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(child, memory_gb, limit_s, ended), daemon=True)
         watcher.start()
         try:
-            answer, _ = process.communicate(json.dumps({"task": task, "job": dict(job)}).encode())
+            answer, _ = child.communicate(json.dumps({"task": task, "job": dict(job)}).encode())
         finally:
-            _end(process)
+            _end(child)
             watcher.join()
         if ended:
             return ended[0]
-        if process.returncode == 0 and answer:
+        if child.returncode == 0 and answer:
             return Outcome(**json.loads(answer))
         said.seek(0, os.SEEK_END)
         said.seek(max(0, said.tell() - 4096))
         last = said.read().decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
-    if process.returncode == -9:
+    if child.returncode == -9:
         return Outcome("over memory", reason="The system ended the process, as it does when memory runs out.")
-    return _failed(f"The process ended with code {process.returncode}: {last[0]}")
+    return _failed(f"The process ended with code {child.returncode}: {last[0]}")
 
 
-def _watch(process: subprocess.Popen[bytes], memory_gb: float | None, limit_s: float | None, ended: list[Outcome]) -> None:
+def _watch(child: subprocess.Popen[bytes], memory_gb: float | None, limit_s: float | None, ended: list[Outcome]) -> None:
     began = time.monotonic()
-    while process.poll() is None:
-        if memory_gb is not None and resident_bytes(process.pid) > memory_gb * GB:
+    while child.poll() is None:
+        if memory_gb is not None and resident_bytes(child.pid) > memory_gb * GB:
             ended.append(Outcome("over memory", reason=f"It needs more than {memory_gb:g} GB."))
         elif limit_s is not None and time.monotonic() - began > limit_s:
             ended.append(Outcome("over time", reason=f"It takes more than {limit_s:g} s."))
         if ended:
-            return _end(process)
+            return _end(child)
         time.sleep(_LOOK_S)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes]) -> None:
     """End a process and all below it."""
     with suppress(psutil.Error):
-        for below in psutil.Process(process.pid).children(recursive=True):
+        for below in psutil.Process(child.pid).children(recursive=True):
             with suppress(psutil.Error):
                 below.kill()
     with suppress(OSError):
-        process.kill()
-    process.wait()
+        child.kill()
+    child.wait()
 
 
 def _failed(reason: str, hint: str = "") -> Outcome:
@@ -131,7 +132,8 @@ def _failed(reason: str, hint: str = "") -> Outcome:
 
 
 def main() -> None:
-    """Read one order from standard input, carry it out, and print its outcome as JSON."""
+    """Read one order from standard input, carry it out as a command would be, and print its outcome as JSON."""
+    process.prepare()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     order = json.loads(sys.stdin.read())

@@ -422,7 +422,8 @@ def bench_train(
                 "device": str(place),
                 "memory_gb": memory_gb,
             }
-            outcome = measure_apart("stylekit.speed.training:task", job, memory_gb=memory_gb, limit_s=limit_s)
+            resident_gb = None if place.type == "cuda" else memory_gb  # there the task caps what it takes of the GPU
+            outcome = measure_apart("stylekit.speed.training:task", job, memory_gb=resident_gb, limit_s=limit_s)
             points.append(_point(each, outcome))
             bar.advance()
     return TrainReport(
@@ -459,7 +460,8 @@ def _with(recipe: Recipe, batch_size: int, size: int) -> Recipe:
         return Recipe.model_validate(said)
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise RecipeError(f"{'.'.join(map(str, wrong['loc']))} is {wrong['input']}: {wrong['msg']}.") from error
+        said_of = f"{'.'.join(map(str, wrong['loc']))} is {wrong['input']}: {wrong['msg']}."
+        raise RecipeError(said_of, "Give --batch-size and --size other numbers.") from error
 
 
 def _has_data(recipe: Recipe, workspace: Workspace, batch_size: int) -> bool:

@@ -1,4 +1,4 @@
-"""One picture through one network: onnxruntime on a CPU, torch on an accelerator."""
+"""One picture through one network: onnxruntime or our kernels on a CPU, torch on an accelerator."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ Translate = Callable[[Floats], Floats]  # [1, 3, H, W] in [-1, 1] to the same, H
 
 _LOG = logging.getLogger(__name__)
 _STRIDE = 4
-_TRIAL_PX = 128  # side of the picture that shows whether 8 bits pay on this CPU
+_TRIAL_PX = 256  # side of the picture that shows whether 8 bits pay on this CPU
 _TRIAL_MEAN = 2 / 127.5  # largest mean difference: x86 without VNNI overflows some sums of 8-bit products
+_LARGE = 256 * 256  # pixels; for fewer, and for few channels, onnxruntime is as fast
+_WIDE = 32
 _EPS = 1e-2  # as in the guided filter that ends the network (modelscope models/cv/cartoon/model_tf.py)
 
 
 def open_network(bundle: Bundle, network: BundledNetwork, device: str, *, fast: bool = False) -> Translate:
-    """Load a network of a bundle.
+    """Load a network of a bundle: on a CPU in onnxruntime where the bundle has an ONNX file, large pictures by our own kernels.
 
     Args:
         bundle: The style.
@@ -41,14 +43,12 @@ def open_network(bundle: Bundle, network: BundledNetwork, device: str, *, fast: 
         UsageError: If the device is not there.
         ExportError: If the network cannot be loaded.
     """
-    if network.onnx is not None and _place(device).type == "cpu":
-        exact = _onnx(bundle.files[network.onnx], f"{bundle.path}: {network.onnx}")
-        if fast and network.onnx_int8 is not None:
-            return _faster(exact, _onnx(bundle.files[network.onnx_int8], f"{bundle.path}: {network.onnx_int8}"))
-        return exact
-    from stylekit.bundle.weights import unpack_generator
-
-    return torch_network(unpack_generator(bundle, network), device)
+    if network.onnx is None or _place(device).type != "cpu":
+        return _torch(bundle, network, device)
+    exact = onnx_network(bundle, network.onnx)
+    if _has_kernels(network):
+        exact = _by_size(exact, _torch(bundle, network, "cpu"))
+    return _faster(exact, onnx_network(bundle, network.onnx_int8)) if fast and network.onnx_int8 is not None else exact
 
 
 def holds_8_bits(network: BundledNetwork, device: str) -> bool:
@@ -80,19 +80,42 @@ def torch_network(module: object, device: str) -> Translate:
     return run
 
 
+def _torch(bundle: Bundle, network: BundledNetwork, device: str) -> Translate:
+    from stylekit.bundle.weights import unpack_generator
+
+    return torch_network(unpack_generator(bundle, network), device)
+
+
+def _has_kernels(network: BundledNetwork) -> bool:
+    """Tell whether large pictures are faster through `nn.winograd` than through onnxruntime."""
+    from stylekit.nn.cpu import can_compile
+
+    return network.arch == "unet" and network.width >= _WIDE and can_compile()
+
+
+def _by_size(small: Translate, large: Translate) -> Translate:
+    return lambda photo: (small if photo.shape[2] * photo.shape[3] < _LARGE else large)(photo)
+
+
 def _place(device: str) -> torch.device:
     from stylekit.nn.device import find_device
 
     return find_device(None if device == "auto" else device)
 
 
-def _onnx(data: bytes, name: str) -> Translate:
+def onnx_network(bundle: Bundle, file: str) -> Translate:
+    """Run an ONNX file of a bundle in onnxruntime on the CPU; its options are its own, which are the fastest for these networks.
+
+    Raises:
+        ExportError: If it cannot be loaded.
+    """
     import onnxruntime
 
     try:
-        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(bundle.files[file], providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no class of their own
-        raise ExportError(f"{name} cannot be loaded: {str(error).splitlines()[0]}", "Export the style again.") from error
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"{bundle.path}: {file} cannot be loaded: {reason}", "Export the style again.") from error
     return lambda photo: np.asarray(session.run(["stylized"], {"photo": photo})[0], np.float32)
 
 

@@ -103,4 +103,4 @@ def test_it_really_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert point["state"] == "measured"
     assert point["speed"]["step_s"] > 0
     assert run(["bench", "stylize", "--steps", "1", "--device", "cpu"]) == 0
-    assert "onnxruntime      720x960" in capsys.readouterr().out
+    assert "onnxruntime      360x480" in capsys.readouterr().out

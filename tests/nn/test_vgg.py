@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from stylekit.cli import run
 from stylekit.errors import AssetError
-from stylekit.nn.vgg import MAX_BYTES, Vgg, load_vgg16_hed, load_vgg19_caffe, read_array_dict
+from stylekit.nn.vgg import MAX_BYTES, Vgg, load_vgg16_hed, load_vgg19_caffe, read_array_dict, slim_vgg19
 
 CHANNELS = {1: (3, 64), 2: (64, 128), 3: (128, 256), 4: (256, 512)}
 
@@ -158,13 +159,21 @@ def test_missing_and_misshapen_layers_are_named(tmp_path):
         load_vgg19_caffe(save_as_upstream(tmp_path / "b.npy", layers), last="conv2_1")
 
 
-def test_a_file_that_ends_where_upstream_stops_reading_is_enough_for_upstreams_layer(tmp_path):
-    layers, inputs = {}, 3
+def layers_to_conv4_4():
+    drawn, layers, inputs = np.random.RandomState(0), {}, 3
     for group, repeats in ((1, 2), (2, 2), (3, 4), (4, 4)):
         for k in range(1, repeats + 1):
             outputs = CHANNELS[group][1]
-            layers[f"conv{group}_{k}"] = [np.zeros((3, 3, inputs, outputs), np.float32), np.full(outputs, k, np.float32)]
+            kernel = drawn.standard_normal((3, 3, inputs, outputs)) * (2 / 9 / inputs) ** 0.5
+            layers[f"conv{group}_{k}"] = [kernel.astype(np.float32), np.full(outputs, k / 3, np.float32)]
             inputs = outputs
+    return layers
+
+
+def test_a_file_that_ends_where_upstream_stops_reading_is_enough_for_upstreams_layer(tmp_path):
+    layers = layers_to_conv4_4()
+    for kernel, bias in layers.values():
+        kernel[:], bias[:] = 0, round(3 * bias[0])
     network = load_vgg19_caffe(save_as_upstream(tmp_path / "vgg19.npy", layers))
     picture = torch.zeros(1, 3, 16, 16)
     assert network.features(picture, ("conv4_4",))["conv4_4"].unique().tolist() == [4]
@@ -173,6 +182,37 @@ def test_a_file_that_ends_where_upstream_stops_reading_is_enough_for_upstreams_l
     del layers["conv4_4"]
     with pytest.raises(AssetError, match="no layer conv4_4"):
         load_vgg19_caffe(save_as_upstream(tmp_path / "short.npy", layers))
+
+
+def test_the_slim_file_sees_the_same(tmp_path):
+    layers = layers_to_conv4_4() | {"conv5_1": [np.zeros((3, 3, 512, 512), np.float32), np.zeros(512, np.float32)]}
+    whole, slim = save_as_upstream(tmp_path / "vgg19.npy", layers), tmp_path / "slim.npy"
+    assert slim_vgg19(whole, slim) == slim.stat().st_size
+    assert slim.stat().st_size < 21.2e6
+    assert all(each.dtype == np.float16 for pair in np.load(slim, allow_pickle=True).item().values() for each in pair)
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    exact, rounded = (load_vgg19_caffe(path).features(picture, ("conv4_4",))["conv4_4"] for path in (whole, slim))
+    difference = float((exact - rounded).abs().mean() / exact.abs().mean())
+    assert 0 < difference < 2e-3
+
+
+def test_the_command_writes_a_file_that_can_be_added_and_replaces_none(tmp_path, capsys):
+    whole, slim = save_as_upstream(tmp_path / "vgg19.npy", layers_to_conv4_4()), tmp_path / "slim.npy"
+    assert run(["assets", "slim", str(whole), str(slim)]) == 0
+    assert "stylekit assets add content slim.npy --name vgg19-caffe" in capsys.readouterr().out
+    assert load_vgg19_caffe(slim).order[-1] == "conv4_4"
+    before = whole.read_bytes()
+    assert run(["assets", "slim", str(whole), str(whole)]) == 2
+    assert "Name a new file." in capsys.readouterr().err
+    assert whole.read_bytes() == before
+
+
+def test_numbers_that_float16_has_not_are_refused(tmp_path):
+    layers = layers_to_conv4_4()
+    layers["conv2_2"][1][3] = 7e4
+    with pytest.raises(AssetError, match="layer conv2_2 holds numbers that float16 cannot"):
+        slim_vgg19(save_as_upstream(tmp_path / "vgg19.npy", layers), tmp_path / "slim.npy")
+    assert not (tmp_path / "slim.npy").exists()
 
 
 def test_reads_the_hed_trunk(tmp_path):

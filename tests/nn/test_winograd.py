@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stylekit.nn import winograd
 from stylekit.nn.cpu import can_compile
+from stylekit.nn.unet import _Convolution
 from stylekit.nn.winograd import FrozenWeights, Points, conv3x3, convolve, turned, weight_gradient
 
 pytestmark = pytest.mark.skipif(not can_compile(), reason="numba is not installed")
@@ -98,6 +99,24 @@ def test_frozen_weights_are_transformed_once_and_again_when_they_change():
     expected = F.conv2d(picture, weight, torch.zeros(64), padding=1)
     assert share(conv3x3(picture, weight, torch.zeros(64), kept=second), expected.double()) < 1e-5
     assert copy.deepcopy(frozen).of(picture, weight) is not None
+
+
+def test_a_layer_that_was_trained_meanwhile_draws_with_what_it_learned():
+    layer, picture = _Convolution(32, 32), some(1, 32, 64, 64)
+    layer.requires_grad_(False)
+    layer(picture)
+    layer.requires_grad_(True)
+    layer(picture).square().mean().backward()
+    torch.optim.Adam(layer.parameters(), lr=0.5, fused=True).step()
+    layer.requires_grad_(False)
+    expected = F.leaky_relu(F.conv2d(picture, layer.weight, layer.bias, padding=1), 0.2)
+    assert share(layer(picture), expected.double()) < 1e-5
+
+
+def test_weights_made_in_inference_mode_are_kept_too():
+    with torch.inference_mode():
+        frozen, weight, picture = FrozenWeights(), some(64, 64, 3, 3), some(1, 64, 32, 32)
+        assert frozen.of(picture, weight) is frozen.of(picture, weight) is not None
 
 
 @pytest.mark.parametrize(

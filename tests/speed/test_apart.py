@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def test_the_result_comes_back_from_another_process_whatever_is_printed() -> Non
     assert outcome.state == "measured"
     assert outcome.result["twice"] == 42
     assert outcome.result["process"] != os.getpid()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_the_process_is_prepared_as_a_command_is() -> None:
+    assert carry("stores").result == {"stores": 1}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from stylekit.errors import ExportError
 from stylekit.paths import Workspace
-from stylekit.speed.stylizing import bench_stylize
+from stylekit.speed.stylizing import bench_stylize, sizes_of
 from tests.trained import make_run
 
 SIZES = ((32, 32), (32, 48))
@@ -20,6 +20,12 @@ def test_a_bundle_is_timed_in_both_engines(tmp_path: Path) -> None:
     engines = ("onnxruntime", "torch cpu")
     assert [(t.engine, t.height, t.width) for t in report.times] == [(engine, *size) for size in SIZES for engine in engines]
     assert all(time.picture_s > 0 and time.rounds == 2 for time in report.times)
+
+
+def test_sizes_are_those_the_style_sees(tmp_path: Path) -> None:
+    report = bench_stylize(workspace=Workspace(tmp_path), rounds=1, device="cpu")
+    assert {(time.height, time.width) for time in report.times} == {(144, 144), (360, 480)}, "trained at 128 px"
+    assert sizes_of(256) == [(288, 288), (720, 960)]
 
 
 @pytest.mark.parametrize("by_name", [True, False])

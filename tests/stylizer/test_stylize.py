@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylekit.assets import fetch
-from stylekit.bundle import STARTER, Bundle, Networks
+from stylekit.bundle import STARTER, Bundle, Networks, weights
 from stylekit.bundle.weights import pack_weights
 from stylekit.errors import CheckpointError, ExportError, UsageError
 from stylekit.faces.align import invert, warp
 from stylekit.faces.mask import feather_mask
 from stylekit.images import read_rgb, write_image
 from stylekit.modelscope.graph.frozen import frozen_graph
+from stylekit.nn import cpu
 from stylekit.nn.unet import Generator
 from stylekit.paths import Workspace
 from stylekit.stylizer import Stylizer, network, stylize, stylizer
@@ -168,13 +169,31 @@ def test_8_bits_are_taken_where_they_are_faster_and_right(
         return photo - np.float32(off)
 
     files = {"exact.onnx": exact, "int8.onnx": rounded}
-    monkeypatch.setattr(network, "_onnx", lambda data, name: files[name.rpartition(" ")[2]])
+    monkeypatch.setattr(network, "onnx_network", lambda bundle, file: files[file])
     both = FACE.model_copy(update={"onnx": "exact.onnx", "onnx_int8": "int8.onnx"})
     holding = Bundle(bundle.path, bundle.style, dict.fromkeys(files, b""))
     assert open_network(holding, both, "cpu") is exact
     assert open_network(holding, both, "cpu", fast=True) is (rounded if taken else exact)
     assert bool(caplog.records) is not taken
     assert open_network(holding, both.model_copy(update={"onnx_int8": None}), "cpu", fast=True) is exact
+
+
+@pytest.mark.parametrize(
+    ("change", "numba", "there"),
+    [({}, True, True), ({"width": 16}, True, False), ({"arch": "unet-lite"}, True, False), ({}, False, False)],
+    ids=["a wide U-Net", "a narrow one", "unet-lite", "without numba"],
+)
+def test_large_pictures_go_through_our_kernels(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], numba: bool, there: bool
+) -> None:
+    monkeypatch.setattr(cpu, "can_compile", lambda: numba)
+    monkeypatch.setattr(network, "onnx_network", lambda bundle, file: lambda photo: photo + np.float32(1))
+    monkeypatch.setattr(weights, "unpack_generator", lambda bundle, part: torch.nn.Identity())
+    face = FACE.model_copy(update={"onnx": "face.onnx", "width": 32} | change)
+    opened = open_network(bundle, face, "cpu")
+    large, small = np.zeros((1, 3, 256, 256), np.float32), np.zeros((1, 3, 256, 252), np.float32)
+    assert opened(large).max() == (0 if there else 1)
+    assert opened(small).min() == 1
 
 
 @pytest.mark.parametrize("kind", ["both", "8 bits alone", "float32 alone", "on a GPU", "run", "published"])
